@@ -1,0 +1,1 @@
+"""The commands that a person or a scheduler runs; here a file is a command."""

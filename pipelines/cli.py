@@ -1,0 +1,67 @@
+"""The command line, gathered from the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.report import Voice
+from tasks.model.errors import CartridgeError, Interrupted
+
+Workspace = Annotated[
+    str | None,
+    typer.Option("--workspace", metavar="DIR", help="Where profiles and catalogs live."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", hidden=True)]
+
+app = typer.Typer(
+    name="cartridge",
+    help="Back up large trees onto many smaller removable volumes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def finish(voice: Voice, action: Callable[[], int | None], facts: Callable[[], Any] = dict) -> None:
+    """Run a command's action and leave with its exit code; errors become sentences.
+
+    `facts` gives what a JSON error has besides the error itself.
+    """
+    try:
+        code = action() or 0
+    except CartridgeError as error:
+        _debug(error)
+        voice.error(error, facts())
+        code = error.exit_code
+    except KeyboardInterrupt:
+        interrupted = Interrupted()
+        voice.error(interrupted, facts())
+        code = interrupted.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if debugging():
+            raise
+        voice.error(CartridgeError(reason=f"{error.filename or 'A file'}: {error.strerror}."))
+        code = 1
+    raise typer.Exit(code)
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return "--debug" in sys.argv or bool(os.environ.get("CARTRIDGE_DEBUG"))
+
+
+def _debug(error: CartridgeError) -> None:
+    if debugging():
+        import traceback
+
+        traceback.print_exception(error)

@@ -1,0 +1,127 @@
+"""The engine: the one place that gives stages to Luigi and reads back how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+
+import luigi
+from luigi import configuration, rpc, scheduler, worker
+
+from tasks._base import Stage
+from tasks.catalog.runs import Run
+from tasks.model.errors import CartridgeError, Interrupted, StageFailed, rebuild
+from tasks.model.words import Failure
+
+# Of several failures the one that a person can act on is told; the spool fills up only because
+# something else has stopped.
+_LEAST_TELLING = ("StageFailed", "SpoolFull")
+
+
+class _Factory:
+    """Workers and schedulers with our settings; a stray luigi.cfg must not change a run."""
+
+    def __init__(self, profile: str, packers: int) -> None:
+        self._resources = {f"pack-{profile}": packers}
+
+    def create_local_scheduler(self) -> scheduler.Scheduler:
+        return scheduler.Scheduler(
+            prune_on_get_work=True, record_task_history=False, resources=dict(self._resources)
+        )
+
+    def create_remote_scheduler(self, url: str) -> rpc.RemoteScheduler:
+        remote = rpc.RemoteScheduler(url)
+        getattr(remote, "update_resources")(**self._resources)  # noqa: B009  # made at run time
+        return remote
+
+    def create_worker(
+        self, scheduler: object, worker_processes: int, assistant: bool = False
+    ) -> worker.Worker:
+        return worker.Worker(
+            scheduler=scheduler,
+            worker_processes=worker_processes,
+            assistant=assistant,
+            check_complete_on_run=True,
+            force_multiprocessing=True,
+            keep_alive=False,
+            wait_interval=0.2,
+            wait_jitter=0.0,
+            send_failure_email=False,
+            no_install_shutdown_handler=True,
+        )
+
+
+def run_stages(last: Stage, packers: int, url: str | None) -> None:
+    """Run a stage and all it needs, with so many packers at once beside the writer.
+
+    `url` is a luigid; without one the scheduling is done here. Raises what the stages recorded,
+    Interrupted on SIGINT and SIGTERM, and StageFailed where the output is missing all the same.
+    """
+    _quiet_luigi()
+    run = last.run_folder
+    _clear_failures(run)
+    with _interruptible():
+        luigi.build(
+            [last],
+            worker_scheduler_factory=_Factory(run.place.profile_name, packers),
+            detailed_summary=True,
+            workers=packers + 1,
+            **({"scheduler_url": url} if url else {"local_scheduler": True}),
+        )
+    error = _worst_failure(run)
+    if error is not None:
+        raise error
+    if not last.complete():
+        raise StageFailed(stage=last.task_family, reason="it left no output")
+
+
+def _clear_failures(run: Run) -> None:
+    for name in os.listdir(run.path("errors")):
+        os.unlink(run.path("errors", name))
+
+
+def _worst_failure(run: Run) -> CartridgeError | None:
+    failures = [
+        run.load(os.path.join("errors", name), Failure)
+        for name in sorted(os.listdir(run.path("errors")))
+    ]
+    telling = [f for f in failures if f.error not in _LEAST_TELLING]
+    for failure in telling or sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error)):
+        error = rebuild(failure.error, failure.facts)
+        error.__notes__ = [failure.traceback]
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into Interrupted; Luigi then ends its children."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted()
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted() from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _quiet_luigi() -> None:
+    """Keep Luigi from configuring logging; what a run says is said by its reports."""
+    configuration.get_config().set("core", "no_configure_logging", "true")
+    for name in ("luigi", "luigi-interface", "luigi.scheduler"):
+        logger = logging.getLogger(name)
+        logger.handlers = [logging.NullHandler()]
+        logger.propagate = False
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+    warnings.filterwarnings("ignore", category=UserWarning, module="luigi.*")

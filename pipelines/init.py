@@ -1,0 +1,129 @@
+"""`cartridge init`: write a profile, and label empty directories as its cartridges."""
+
+from __future__ import annotations
+
+import glob
+import json as jsonlib
+import os
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.label import label_volume, readable_size
+from pipelines.report import Voice
+from pipelines.workspace import find_workspace, profile_path
+from tasks.media import durable
+from tasks.model.errors import ProfileExists, UsageError, VolumeUnusable
+from tasks.model.profile import NAME, free_name, parse_profile
+from tasks.model.units import format_size
+
+_TEMPLATE = """\
+# A profile of cartridge: one backup job. Run it with: cartridge backup {name}
+{sources}
+[cartridges]
+set = {set}
+search = {search}{capacity}
+
+# [retention]                      # without it every snapshot is kept
+# keep_last = 3
+# keep_daily = 7
+# keep_weekly = 4
+# keep_monthly = 12
+"""
+_SOURCE = """
+[[source]]
+name = {name}
+path = {path}
+# exclude = ["*.tmp", "cache/"]     # gitignore syntax
+"""
+
+
+@app.command(epilog="Example: cartridge init home --source ~/Documents --cartridge /media/me/disk1")
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile to write.")],
+    source: Annotated[
+        list[str], typer.Option("--source", metavar="DIR", help="A folder to back up.")
+    ],
+    cartridge: Annotated[
+        list[str] | None,
+        typer.Option("--cartridge", metavar="DIR", help="An empty volume to label."),
+    ] = None,
+    capacity: Annotated[
+        str | None, typer.Option("--capacity", metavar="SIZE", help="Use at most so much of each.")
+    ] = None,
+    set_name: Annotated[
+        str | None, typer.Option("--set", metavar="SET", help="The set's name (the profile's).")
+    ] = None,
+    workspace: Workspace = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a profile and label cartridges for it."""
+    voice = Voice(json)
+    folder = find_workspace(workspace)
+
+    def action() -> None:
+        if not NAME.fullmatch(name):
+            raise UsageError(reason=f"'{name}' is no name for a profile; use letters and digits.")
+        path = profile_path(folder, name)
+        if os.path.exists(path):
+            raise ProfileExists(profile=name, file=path)
+        size = readable_size(capacity)
+        volumes = [os.path.abspath(volume) for volume in cartridge or []]
+        text = profile_text(name, source, volumes, size, set_name or name)
+        profile = parse_profile(name, text, path)
+        for volume in volumes:
+            _make(volume)
+        rows = [
+            label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
+        ]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        durable.write_whole(path, text.encode())
+        told = [f"Wrote {path}."]
+        told += [f"Labelled {row.location} as cartridge {row.label}." for row in rows]
+        told += [f"To back up: cartridge backup {name}"]
+        facts = {
+            "profile": name,
+            "file": path,
+            "cartridges": [
+                {"serial": r.serial, "label": r.label, "uuid": r.uuid, "path": r.location}
+                for r in rows
+            ],
+        }
+        voice.result(facts, told)
+
+    finish(voice, action)
+
+
+def profile_text(
+    name: str, sources: list[str], volumes: list[str], capacity: int | None, set_name: str
+) -> str:
+    """Write a profile as TOML; JSON's strings and lists of strings are TOML's too."""
+    taken: set[str] = set()
+    parts = []
+    for source in sources:
+        path = os.path.abspath(os.path.expanduser(source))
+        source_name = free_name(os.path.basename(path), taken)
+        taken.add(source_name)
+        parts.append(_SOURCE.format(name=_quoted(source_name), path=_quoted(path)))
+    search = jsonlib.dumps([glob.escape(volume) for volume in volumes], ensure_ascii=False)
+    limit = f'\ncapacity = "{capacity}"  # {format_size(capacity)}' if capacity else ""
+    return _TEMPLATE.format(
+        name=name, sources="".join(parts), set=_quoted(set_name), search=search, capacity=limit
+    )
+
+
+def _quoted(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(reason=f"{text!a} is not UTF-8 and cannot stand in a profile.") from None
+    return jsonlib.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _make(volume: str) -> None:
+    try:
+        os.makedirs(volume, exist_ok=True)
+    except OSError as error:
+        raise VolumeUnusable(path=volume, reason=error.strerror) from error

@@ -1,0 +1,94 @@
+"""`cartridge label`: make an empty volume the next cartridge of a set."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.report import Voice
+from pipelines.workspace import find_workspace, load_profile, profiles
+from tasks.catalog import members
+from tasks.catalog.placement import next_serial
+from tasks.catalog.runs import Place
+from tasks.media.cartridge import Cartridge, write_label
+from tasks.model.errors import ProfileInvalid, UsageError, VolumeUnusable
+from tasks.model.profile import NAME
+from tasks.model.units import iso, parse_size
+from tasks.model.words import CartridgeRow
+
+
+@app.command(epilog="Example: cartridge label /media/me/disk2 --set home")
+def label(
+    volume: Annotated[str, typer.Argument(metavar="DIR", help="An empty, mounted volume.")],
+    set_name: Annotated[str, typer.Option("--set", metavar="SET", help="The set it joins.")],
+    capacity: Annotated[
+        str | None, typer.Option("--capacity", metavar="SIZE", help="Use at most so much of it.")
+    ] = None,
+    workspace: Workspace = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label one volume as the next cartridge of a set."""
+    voice = Voice(json)
+    folder = find_workspace(workspace)
+
+    def action() -> None:
+        if not NAME.fullmatch(set_name):
+            raise UsageError(reason=f"'{set_name}' is no name for a set; use letters and digits.")
+        path = os.path.abspath(volume)
+        if not os.path.isdir(path):
+            raise VolumeUnusable(path=path, reason="there is no such folder")
+        profile = profile_of_set(folder, set_name)
+        row = label_volume(folder, profile, set_name, path, readable_size(capacity))
+        facts = {"serial": row.serial, "label": row.label, "uuid": row.uuid, "path": path}
+        voice.result(facts, [f"Labelled {path} as cartridge {row.label}."])
+
+    finish(voice, action)
+
+
+def readable_size(text: str | None) -> int | None:
+    """Read a size from the command line; UsageError where it is none."""
+    if text is None:
+        return None
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise UsageError(reason=f"--capacity: {error}.") from error
+    if size < 1:
+        raise UsageError(reason="--capacity: a cartridge needs room.")
+    return size
+
+
+def profile_of_set(workspace: str, set_name: str) -> str:
+    """Return the profile that writes to a set; one named like it where there is none yet."""
+    for name in profiles(workspace):
+        try:
+            if load_profile(workspace, name).cartridges.set == set_name:
+                return name
+        except ProfileInvalid:
+            continue  # another profile's mistakes do not concern this set
+    return set_name
+
+
+def label_volume(
+    workspace: str, profile: str, set_name: str, path: str, capacity: int | None
+) -> CartridgeRow:
+    """Label a volume and enter it in the catalog; ForeignVolume where it is not empty."""
+    store = Place(workspace, profile).store
+    store.create()
+    written = write_label(
+        path,
+        set_name=set_name,
+        serial=next_serial(store.cartridges()),
+        profile=profile,
+        capacity=capacity,
+        created=iso(datetime.now(UTC)),
+    )
+    measured = members.capacity_of(Cartridge(path, written), capacity)
+    row = members.row_of(written, path, measured)
+    store.update_cartridges(lambda rows: [*rows, row])
+    return row

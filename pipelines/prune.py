@@ -1,0 +1,69 @@
+"""`cartridge prune`: apply retention now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.report import Voice
+from pipelines.workspace import find_workspace, load_profile
+from tasks.catalog.runs import Place, Request
+from tasks.media import locks
+from tasks.model.units import format_size, iso
+
+
+@app.command(epilog="Example: cartridge prune home --dry-run")
+def prune(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    workspace: Workspace = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Forget snapshots that no rule keeps, and remove their archives from cartridges here."""
+    voice = Voice(json)
+
+    def action() -> None:
+        from tasks.prune import execute, plan_prune
+
+        folder = find_workspace(workspace)
+        profile = load_profile(folder, name)
+        place = Place(folder, name)
+        plan = plan_prune(place.store, profile.retention)
+        told = [f"keep   {snapshot}  ({', '.join(why)})" for snapshot, why in plan.kept.items()]
+        told += [f"forget {snapshot}" for snapshot in plan.forgotten]
+        size = sum(row.bytes for row in plan.dead)
+        if dry_run:
+            told.append(f"{len(plan.dead)} archives, {format_size(size)}, would be removed.")
+            facts = {**asdict(plan), "dead": [row.archive for row in plan.dead]}
+            voice.result(facts, told)
+            return
+        os.makedirs(place.folder, exist_ok=True)
+        with locks.held_by_this_run(place.lock, name):
+            result = execute(plan, request_of(place, profile), place.store)
+        told.append(
+            f"Freed {format_size(result.freed)}; {format_size(result.waiting)} lie on cartridges "
+            "that are not here and go when they next appear."
+        )
+        voice.result(asdict(result), told)
+
+    finish(voice, action)
+
+
+def request_of(place: Place, profile: object) -> Request:
+    """Describe the profile as a run would, for stages that need no snapshot."""
+    return Request(
+        snapshot="",
+        profile_name=place.profile_name,
+        profile=profile,  # type: ignore[arg-type]
+        workspace=place.workspace,
+        previous=None,
+        full=False,
+        allow_shrink=False,
+        started=iso(datetime.now(UTC)),
+    )

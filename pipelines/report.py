@@ -1,0 +1,71 @@
+"""Saying things: JSON for machines on standard output, sentences and tables for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.model.errors import CartridgeError
+
+
+@dataclass(slots=True)
+class Voice:
+    """How this invocation speaks: `json` prints one object and nothing else."""
+
+    json: bool = False
+
+    def result(self, facts: dict[str, Any], lines: Iterable[str]) -> None:
+        """Print what was found or done, in the one way or the other."""
+        if self.json:
+            print(json.dumps(facts, ensure_ascii=True))
+            return
+        for line in lines:
+            say(line)
+
+    def error(self, error: CartridgeError, facts: dict[str, Any] | None = None) -> None:
+        """Print an error: one sentence, and what to do about it."""
+        if self.json:
+            fields = {"error": error.name, "message": str(error), "help": error.help}
+            print(json.dumps({**(facts or {}), **fields, "exit_code": error.exit_code}))
+            return
+        print(printable(f"cartridge: {error}"), file=sys.stderr)
+        if error.help:
+            print(printable(error.help), file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """Print one line for people."""
+    print(printable(line))
+
+
+def printable(text: str) -> str:
+    """Make a text safe for a terminal: no control characters, nothing that cannot be encoded."""
+    shown = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in shown
+    )
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lay rows out in columns; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
+    widths = [max(len(r[i]) for r in [list(heads), *cells]) for i in range(len(heads))]
+    lines = []
+    for row in [list(heads), *cells]:
+        fields = [
+            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        lines.append("  ".join(fields).rstrip())
+    return lines
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and os.isatty(2)

@@ -1,0 +1,1 @@
+"""What is where: the manifests, archives and cartridges that a profile knows."""

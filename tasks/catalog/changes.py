@@ -1,0 +1,343 @@
+"""The change set: a streaming merge of two manifests, in constant memory, with a reason per row.
+
+Both sides come in the same order, so a window of each up to a common key holds all that can match;
+inside a window the work is done by Arrow and numpy, column by column.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.formats.manifest import (
+    SCHEMA,
+    SHA256,
+    WORD,
+    TableWriter,
+    batches,
+    integers,
+    keys,
+    shown,
+    words,
+)
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+_FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
+_TAGS = [("change", WORD), ("reason", WORD), ("row", pa.int64()), ("old_row", pa.int64())]
+_NAMED = ("source", "path", "raw_path", "type", "size", "mtime", "inode")
+CHANGES = pa.schema([*(SCHEMA.field(name) for name in _NAMED), *_TAGS])
+PACK = pa.schema([*_FACTS, *_TAGS, ("old_sha256", SHA256)])
+CARRY = pa.schema([("carry", pa.int64())])
+KEPT = pa.schema([("old_row", pa.int64()), ("row", pa.int64())])
+
+# What a comparison needs of the old side.
+OLD_COLUMNS = [field.name for field in SCHEMA if field.name != "parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows of both sides that can match each other, with their keys and first row numbers."""
+
+    new: pa.RecordBatch
+    new_keys: pa.Array
+    new_base: int
+    old: pa.RecordBatch
+    old_keys: pa.Array
+    old_base: int
+
+
+@dataclass(slots=True)
+class Found:
+    """What the merge has found besides the rows it wrote."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a change set, for people; `path` is `<source>/<path>`, `size` in bytes."""
+
+    path: str
+    change: str
+    reason: str
+    size: int
+
+
+def listed(path: str) -> Iterator[Change]:
+    """Read a change set."""
+    for batch in batches(path):
+        change, reason = (words(batch.column(n)).to_pylist() for n in ("change", "reason"))
+        sizes = batch.column("size").to_pylist()
+        for facts in zip(shown(batch), change, reason, sizes, strict=True):
+            yield Change(*facts)
+
+
+class _Side:
+    """One stream of rows, cut anew at every window's end."""
+
+    def __init__(self, stream: Iterable[pa.RecordBatch]) -> None:
+        self._stream = iter(stream)
+        self.base = 0
+        self.rows = pa.RecordBatch.from_pylist([], schema=SCHEMA)
+        self.keys = pa.array([], pa.binary())
+        self.fill()
+
+    def fill(self) -> None:
+        while not self.rows.num_rows:
+            batch = next(self._stream, None)
+            if batch is None:
+                return
+            self.rows, self.keys = batch, keys(batch)
+
+    @property
+    def last(self) -> bytes | None:
+        return self.keys[-1].as_py() if self.rows.num_rows else None
+
+    def take(self, bound: bytes | None) -> tuple[pa.RecordBatch, pa.Array, int]:
+        """Cut off the rows whose key is not beyond `bound`; all of them where it is None."""
+        count = self.rows.num_rows if bound is None else upper(self.keys, bound)
+        taken = self.rows.slice(0, count), self.keys.slice(0, count), self.base
+        self.rows, self.keys = self.rows.slice(count), self.keys.slice(count)
+        self.base += count
+        self.fill()
+        return taken
+
+
+def upper(sorted_keys: pa.Array, bound: bytes) -> int:
+    """Return how many of the sorted keys are not beyond `bound`."""
+    low, high = 0, len(sorted_keys)
+    while low < high:
+        middle = (low + high) // 2
+        if sorted_keys[middle].as_py() <= bound:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def windows(new: Iterable[pa.RecordBatch], old: Iterable[pa.RecordBatch]) -> Iterator[Window]:
+    """Pair the rows of two sorted streams, window by window."""
+    left, right = _Side(new), _Side(old)
+    while left.rows.num_rows or right.rows.num_rows:
+        ends = [key for key in (left.last, right.last) if key is not None]
+        bound = min(ends)
+        yield Window(*left.take(bound), *right.take(bound))
+
+
+def compare(
+    new: Iterable[pa.RecordBatch],
+    old: Iterable[pa.RecordBatch],
+    judge: Judge,
+    writer: ChangeWriter,
+) -> Found:
+    """Merge two manifests: write every change with its reason, and where each row's content was."""
+    found = Found()
+    for window in windows(new, old):
+        match = _match(window)
+        found.entries += window.new.num_rows
+        pairs = np.flatnonzero(match >= 0)
+        change, reason = judge.pairs(window, pairs, match[pairs])
+        labels = np.full(window.new.num_rows, "added", dtype=object)
+        reasons = np.full(window.new.num_rows, "new", dtype=object)
+        labels[pairs], reasons[pairs] = change, reason
+        gone = np.ones(window.old.num_rows, dtype=bool)
+        gone[match[pairs]] = False
+        kept = judge.kept(window.old_keys, gone)
+        writer.new_rows(window, match, labels, reasons)
+        writer.old_rows(window, gone & ~kept, kept)
+        found.counts.update(Counter(labels))
+        found.counts["deleted"] += int((gone & ~kept).sum())
+    return found
+
+
+def _match(window: Window) -> Ints:
+    """Return the old row of each new row, as an index into the window, or -1."""
+    if window.new_keys.equals(window.old_keys):
+        return np.arange(len(window.new_keys))
+    if not len(window.old_keys):
+        return np.full(len(window.new_keys), -1)
+    index = pc.index_in(window.new_keys, value_set=window.old_keys)
+    match: Ints = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return match
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The rules by which a row counts as changed.
+
+    `lenient` are sources judged by size and mtime alone; `unread` are keys that could not be looked
+    at: what lies at or below them is not gone; `forced` stores unchanged files again.
+    """
+
+    lenient: frozenset[str]
+    unread: Sequence[bytes]
+    forced: bool
+
+    def pairs(self, window: Window, left: Ints, right: Ints) -> tuple[Any, Any]:
+        """Return (change, reason) for every pair of rows, as object arrays."""
+        sides = _Pairs(window, left, right)
+        is_file, is_hardlink = sides.kinds == "file", sides.kinds == "hardlink"
+        strict = ~np.isin(sides.sources, list(self.lenient)) if self.lenient else True
+        whole = is_file & strict
+        plain = ~is_file & ~is_hardlink
+        modified = {
+            "type": sides.kinds != sides.old_kinds,
+            "size": is_file & sides.differ("size"),
+            "mtime": is_file & sides.differ("mtime"),
+            "ctime": whole & sides.differ("ctime"),
+            "inode": whole & sides.differ("inode"),
+            "target": ~is_file & sides.targets_differ(),
+            "device": plain & sides.differ("rdev"),
+        }
+        metadata = {
+            "mtime": plain & sides.differ("mtime"),
+            "mode": ~is_hardlink & sides.differ("mode"),
+            "owner": ~is_hardlink & (sides.differ("uid") | sides.differ("gid")),
+            "xattrs": ~is_hardlink & sides.xattrs_differ(),
+        }
+        change = np.full(len(left), "", dtype=object)
+        reason = np.full(len(left), "", dtype=object)
+        for kind, rules in (("modified", modified), ("metadata", metadata)):
+            for name, flags in rules.items():
+                fresh = flags & (change == "")
+                change[fresh], reason[fresh] = kind, name
+        if self.forced:
+            again = (change == "") | (is_file & (change == "metadata"))
+            reason[again] = "forced"
+        return change, reason
+
+    def kept(self, old_keys: pa.Array, gone: Flags) -> Flags:
+        """Return which vanished rows lie at or below something that could not be looked at."""
+        kept = np.zeros(len(gone), dtype=bool)
+        for key in self.unread if gone.any() else ():
+            below = pc.starts_with(old_keys, key + b"/")
+            here = pc.equal(old_keys, key)
+            kept |= pc.or_(below, here).to_numpy(zero_copy_only=False)
+        return kept & gone
+
+
+class _Pairs:
+    """The columns of matching rows, side by side."""
+
+    def __init__(self, window: Window, left: Ints, right: Ints) -> None:
+        self._new, self._old = window.new, window.old
+        self._left, self._right = left, right
+        self.kinds = self._text(self._new, "type", left)
+        self.old_kinds = self._text(self._old, "type", right)
+        self.sources = self._text(self._new, "source", left)
+
+    @staticmethod
+    def _text(rows: pa.RecordBatch, name: str, index: Ints) -> Any:
+        column = rows.column(name)
+        if not pa.types.is_dictionary(column.type):
+            return column.to_numpy(zero_copy_only=False)[index]
+        values = np.asarray(column.dictionary.to_pylist(), dtype=object)
+        codes = column.indices.to_numpy(zero_copy_only=False)
+        return values[codes[index]] if len(index) else np.empty(0, dtype=object)
+
+    def differ(self, name: str) -> Flags:
+        new, old = integers(self._new.column(name)), integers(self._old.column(name))
+        flags: Flags = new[self._left] != old[self._right]
+        return flags
+
+    def targets_differ(self) -> Flags:
+        return self._objects_differ("link_target")
+
+    def xattrs_differ(self) -> Flags:
+        return self._objects_differ("xattrs")
+
+    def _objects_differ(self, name: str) -> Flags:
+        new, old = self._new.column(name), self._old.column(name)
+        flags = np.zeros(len(self._left), dtype=bool)
+        if new.null_count == len(new) and old.null_count == len(old):
+            return flags
+        some_new = new.is_valid().to_numpy(zero_copy_only=False)[self._left]
+        some_old = old.is_valid().to_numpy(zero_copy_only=False)[self._right]
+        for i in np.flatnonzero(some_new | some_old):
+            left, right = new[int(self._left[i])].as_py(), old[int(self._right[i])].as_py()
+            flags[i] = left != right
+        return flags
+
+
+class ChangeWriter:
+    """Write the four files that a diff leaves.
+
+    `changes` names every change; `pack` has all facts of the rows to be packed; `carry` tells for
+    every new row which old row has its content; `kept` are old rows that stay though not seen.
+    """
+
+    def __init__(self, changes: str, pack: str, carry: str, kept: str) -> None:
+        self._changes = TableWriter(changes, CHANGES)
+        self._pack = TableWriter(pack, PACK)
+        self._carry = TableWriter(carry, CARRY)
+        self._kept = TableWriter(kept, KEPT)
+
+    def new_rows(self, window: Window, match: Ints, labels: Any, reasons: Any) -> None:
+        """Write the new side of a window."""
+        rows = np.arange(window.new.num_rows) + window.new_base
+        old_rows = np.where(match >= 0, match + window.old_base, -1)
+        goes_in = (labels == "added") | (labels == "modified") | (reasons == "forced")
+        carried = pa.array(old_rows, mask=goes_in)
+        self._carry.write(pa.record_batch([carried], schema=CARRY))
+        changed = np.flatnonzero(labels != "")
+        if len(changed):
+            tags = _tags(changed, labels, reasons, rows, old_rows)
+            self._changes.write(_select(window.new, changed, CHANGES, tags))
+        packed = np.flatnonzero(goes_in)
+        if len(packed):
+            tags = _tags(packed, labels, reasons, rows, old_rows)
+            tags["old_sha256"] = _old_digests(window.old, match[packed])
+            self._pack.write(_select(window.new, packed, PACK, tags))
+
+    def old_rows(self, window: Window, deleted: Flags, kept: Flags) -> None:
+        """Write the old side of a window: what is gone, and what is kept though not seen."""
+        gone = np.flatnonzero(deleted)
+        if len(gone):
+            labels = np.full(len(deleted), "deleted", dtype=object)
+            reasons = np.full(len(deleted), "gone", dtype=object)
+            none = np.full(len(deleted), -1)
+            old_rows = np.arange(len(deleted)) + window.old_base
+            tags = _tags(gone, labels, reasons, none, old_rows)
+            self._changes.write(_select(window.old, gone, CHANGES, tags))
+        for index in np.flatnonzero(kept):
+            place = upper(window.new_keys, window.old_keys[int(index)].as_py())
+            row = {"old_row": window.old_base + int(index), "row": window.new_base + place}
+            self._kept.write(pa.RecordBatch.from_pylist([row], schema=KEPT))
+
+    def close(self) -> None:
+        """Finish all four files."""
+        for writer in (self._changes, self._pack, self._carry, self._kept):
+            writer.close()
+
+
+def _tags(index: Ints, labels: Any, reasons: Any, rows: Ints, old_rows: Ints) -> dict[str, Any]:
+    return {
+        "change": pa.array(labels[index], pa.string()).dictionary_encode(),
+        "reason": pa.array(reasons[index], pa.string()).dictionary_encode(),
+        "row": pa.array(rows[index], pa.int64()),
+        "old_row": pa.array(old_rows[index], pa.int64()),
+    }
+
+
+def _select(
+    rows: pa.RecordBatch, index: Ints, schema: pa.Schema, tags: dict[str, Any]
+) -> pa.RecordBatch:
+    whole = len(index) == rows.num_rows
+    taken = rows if whole else rows.take(pa.array(index))
+    columns = [tags[f.name] if f.name in tags else taken.column(f.name) for f in schema]
+    return pa.record_batch(columns, schema=schema)
+
+
+def _old_digests(old: pa.RecordBatch, match: Ints) -> pa.Array:
+    if not old.num_rows:
+        return pa.nulls(len(match), SHA256)
+    return old.column("sha256").take(pa.array(match, mask=match < 0))

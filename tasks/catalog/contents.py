@@ -1,0 +1,168 @@
+"""Which contents are stored already: in earlier snapshots, or by another packer of this run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.formats.manifest import PARTS, SHA256, batches
+from tasks.media import durable, locks
+
+# A content and where it lies: `parts` only for a sparse file, whose data is not in one piece.
+CONTENTS = pa.schema(
+    [
+        ("sha256", SHA256),
+        ("archive", pa.string()),
+        ("member", pa.binary()),
+        ("frame", pa.int64()),
+        ("skip", pa.int64()),
+        ("length", pa.int64()),
+        ("parts", PARTS),
+    ]
+)
+_CLAIM = np.dtype([("sha256", "V32"), ("archive", "<u8")])
+_MERGE = 1 << 16
+
+
+def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:
+    """Write the SHA-256 of all contents in living archives, sorted, for a search by halves.
+
+    Each digest is four big-endian 64-bit words; returns their number.
+    """
+    archives = pa.array(sorted(alive), pa.string())
+    pieces = [np.empty(0, "S32").view("V32")]
+    for file in contents:
+        for batch in batches(file, ["sha256", "archive"]):
+            kept = batch.filter(pc.is_in(batch.column("archive"), archives)).column("sha256")
+            raw = b"".join(kept.to_pylist())
+            pieces.append(np.frombuffer(raw, "V32"))
+    digests = np.concatenate(pieces)
+    quads = np.frombuffer(digests.tobytes(), ">u8").astype("<u8").reshape(-1, 4)
+    quads = quads[np.argsort(quads[:, 0], kind="stable")]
+    with durable.replacing(path) as draft, open(draft, "wb") as file_out:
+        file_out.write(quads.tobytes())
+    return len(quads)
+
+
+class StoredIndex:
+    """The contents of earlier snapshots, searched in a file that is mapped, not loaded."""
+
+    def __init__(self, path: str) -> None:
+        count = os.path.getsize(path) // 32
+        self._quads: Any = np.memmap(path, "<u8", "r", shape=(count, 4)) if count else None
+
+    def __contains__(self, digest: bytes) -> bool:
+        if self._quads is None:
+            return False
+        quad = np.frombuffer(digest, ">u8").astype("<u8")
+        first = int(np.searchsorted(self._quads[:, 0], quad[0]))
+        while first < len(self._quads) and self._quads[first, 0] == quad[0]:
+            if (self._quads[first] == quad).all():
+                return True
+            first += 1
+        return False
+
+
+class Claims:
+    """Contents that some packer of this run stores, in a file that all packers share.
+
+    A packer claims a content for the archive that it is filling; another that meets the same
+    content then refers to it. Claims of this packer's own bundle count only for its archives that
+    are whole (`finished`): what a killed packer had claimed is stored again.
+    """
+
+    def __init__(self, path: str, bundle: int, finished: set[int]) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._lock = path + ".lock"
+        self._bundle = bundle
+        self._finished = finished
+        self._read = 0
+        self._recent: dict[bytes, int] = {}
+        self._prefixes = np.empty(0, "<u8")
+        self._positions = np.empty(0, "<i8")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+    def claim(self, digests: Sequence[bytes], archive: int, stored: StoredIndex) -> list[bool]:
+        """Return for each content whether it is to be stored now, in `archive`."""
+        with locks.exclusive(self._lock):
+            self._catch_up()
+            older = self._older(digests)
+            fresh: list[bytes] = []
+            verdicts = []
+            for digest, position in zip(digests, older, strict=True):
+                known = position >= 0 or digest in self._recent or digest in stored
+                verdicts.append(not known)
+                if not known:
+                    fresh.append(digest)
+                    self._recent[digest] = self._read // _CLAIM.itemsize + len(fresh) - 1
+            self._append(fresh, archive)
+        return verdicts
+
+    def _append(self, digests: list[bytes], archive: int) -> None:
+        if digests:
+            number = archive.to_bytes(8, "little")
+            text = b"".join(digest + number for digest in digests)
+            os.pwrite(self._fd, text, self._read)
+            self._read += len(text)
+
+    def _catch_up(self) -> None:
+        """Read what other packers have claimed since the last look."""
+        size = os.fstat(self._fd).st_size // _CLAIM.itemsize * _CLAIM.itemsize
+        if size <= self._read:
+            return
+        news = np.frombuffer(os.pread(self._fd, size - self._read, self._read), _CLAIM)
+        first = self._read // _CLAIM.itemsize
+        for offset, (digest, archive) in enumerate(
+            zip(news["sha256"].tolist(), news["archive"].tolist(), strict=True)
+        ):
+            if archive // BUNDLE != self._bundle or archive in self._finished:
+                self._recent[digest] = first + offset
+        self._read = size
+        if len(self._recent) > _MERGE:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Move recent claims to the sorted arrays: 16 bytes each instead of a dictionary's 150."""
+        raw = b"".join(digest[:8] for digest in self._recent)
+        prefixes = np.concatenate([self._prefixes, np.frombuffer(raw, ">u8").astype("<u8")])
+        positions = np.concatenate([self._positions, list(self._recent.values())])
+        order = np.argsort(prefixes, kind="stable")
+        self._prefixes, self._positions = prefixes[order], positions[order].astype("<i8")
+        self._recent = {}
+
+    def _older(self, digests: Sequence[bytes]) -> list[int]:
+        """Return the position of each digest in the sorted arrays, or -1."""
+        if not len(self._prefixes):
+            return [-1] * len(digests)
+        wanted = np.frombuffer(b"".join(d[:8] for d in digests), ">u8").astype("<u8")
+        firsts = np.searchsorted(self._prefixes, wanted)
+        return [
+            self._confirm(int(first), prefix, digest)
+            for first, prefix, digest in zip(firsts, wanted, digests, strict=True)
+        ]
+
+    def _confirm(self, index: int, prefix: Any, digest: bytes) -> int:
+        while index < len(self._prefixes) and self._prefixes[index] == prefix:
+            position = int(self._positions[index])
+            if os.pread(self._fd, 32, position * _CLAIM.itemsize) == digest:
+                return position
+            index += 1
+        return -1
+
+
+# Archive numbers are eight digits: the bundle, and the archive in it.
+BUNDLE = 10_000
+
+
+def trim(path: str) -> None:
+    """Cut a claim off that a crash has torn."""
+    if os.path.exists(path):
+        os.truncate(path, os.path.getsize(path) // _CLAIM.itemsize * _CLAIM.itemsize)

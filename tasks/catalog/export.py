@@ -1,0 +1,114 @@
+"""The catalog as it lies on a cartridge: which files, and how much room they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib import resources
+
+from tasks.catalog.runs import Run
+from tasks.catalog.store import ARCHIVES, Store, write_rows
+from tasks.media.cartridge import Cartridge, rounded
+from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary
+
+MANIFESTS = "catalog/manifests"
+STORED, DEAD = "stored", "dead"
+# Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
+# row of the scan, and the fixed parts of small files.
+_ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED = 110, 112, 76, 90, 6 << 10
+
+
+def manifest_name(snapshot: str) -> str:
+    """Name a snapshot's manifest on a cartridge."""
+    return f"{MANIFESTS}/{snapshot}.parquet"
+
+
+def archive_rows(run: Run) -> list[ArchiveRow]:
+    """Describe the archives of a run that lie on cartridges by now."""
+    placed = run.placed()
+    return [_row(run, p, placed[p.number]) for p in run.packed() if p.number in placed]
+
+
+def _row(run: Run, packed: PackedArchive, serial: int) -> ArchiveRow:
+    return ArchiveRow(
+        archive=packed.archive,
+        snapshot=run.snapshot,
+        bytes=packed.bytes,
+        sha256=packed.sha256,
+        content_bytes=packed.content_bytes,
+        members=packed.members,
+        contents=packed.contents,
+        cartridge=serial,
+        state=STORED,
+    )
+
+
+def merged(old: Iterable[ArchiveRow], new: Iterable[ArchiveRow]) -> list[ArchiveRow]:
+    """Add archives to the table; one that is there already is replaced."""
+    return list({row.archive: row for row in [*old, *new]}.values())
+
+
+def seal(cartridge: Cartridge, store: Store, newest: str, manifest: str, archives: str) -> None:
+    """Put the catalog on a cartridge: the newest manifest, and those of snapshots with data here.
+
+    `newest` is the snapshot whose manifest lies at `manifest`; `archives` is the table to put.
+    """
+    here = {line.snapshot for line in cartridge.journal()}
+    older = (here & set(store.snapshots())) - {newest}
+    files: dict[str, str | bytes] = {
+        manifest_name(snapshot): store.manifest_path(snapshot)
+        for snapshot in sorted(older)
+        if not _is_there(cartridge, snapshot, store.manifest_path(snapshot))
+    }
+    files[manifest_name(newest)] = manifest
+    files["catalog/archives.parquet"] = archives
+    files["catalog/cartridges.parquet"] = store.cartridges_path
+    files["README.txt"] = readme(cartridge)
+    wanted = {manifest_name(snapshot) for snapshot in (*older, newest)}
+    present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
+    cartridge.seal(files, present - wanted)
+
+
+def readme(cartridge: Cartridge) -> bytes:
+    """Return README.txt: what a cartridge is, and how to restore from it by hand."""
+    text = resources.files("tasks.formats").joinpath("cartridge-readme.txt").read_text("utf-8")
+    label = cartridge.label
+    return (
+        text.replace("@TITLE@", label.title)
+        .replace("@PROFILE@", label.profile)
+        .replace("@UUID@", label.uuid)
+        .encode()
+    )
+
+
+def write_archives(run: Run) -> str:
+    """Write the table of archives as of now, with those of the run; return its path."""
+    path = run.path("archives.parquet")
+    write_rows(path, ARCHIVES, merged(run.store.archives(), archive_rows(run)))
+    return path
+
+
+def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int) -> int:
+    """Estimate the room that the catalog will take on a cartridge, in bytes; rather too much.
+
+    `archives` is the number of archives expected on the cartridge, those that lie there included.
+    """
+    names = os.listdir(run.path("scan"))
+    seen = sum(os.path.getsize(run.path("scan", name)) for name in names)
+    files = sum(scan.root.files for scan in scans)
+    parts = sum(scan.bytes for scan in scans) // average_part
+    manifest = int(seen * 1.02) + files * _FILE + parts * _PART + _FIXED
+    previous = run.request.previous
+    if previous:
+        manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
+    table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
+    sums = (archives + 16) * _SUMS_LINE
+    return sum(map(rounded, (manifest, table, sums, _FIXED, _FIXED))) + 3 * rounded(1)
+
+
+def _is_there(cartridge: Cartridge, snapshot: str, path: str) -> bool:
+    """Whether a manifest lies there already; verify finds it where its bytes are not the same."""
+    try:
+        return os.path.getsize(cartridge.file(manifest_name(snapshot))) == os.path.getsize(path)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,61 @@
+"""Refusing the wrong cartridge: a pure look at what lies there, before anything is written."""
+
+from __future__ import annotations
+
+import os
+
+from tasks.catalog.export import STORED
+from tasks.catalog.runs import Run
+from tasks.media import durable
+from tasks.media.cartridge import Cartridge
+from tasks.model.errors import WrongCartridge
+
+
+def check(cartridge: Cartridge, run: Run) -> None:
+    """Raise WrongCartridge where this cartridge must not be written, saying why."""
+    request = run.request
+    facts = os.statvfs(cartridge.path)
+    if facts.f_flag & os.ST_RDONLY or not os.access(cartridge.path, os.W_OK):
+        raise _refused(cartridge, "it is read-only")
+    for source in request.profile.source:
+        root = os.path.realpath(os.path.join(request.workspace, os.path.expanduser(source.path)))
+        here = os.path.realpath(cartridge.path)
+        if os.path.commonpath([root, here]) == root:
+            raise _refused(cartridge, f"it lies inside the source '{source.name}'")
+    _check_history(cartridge, run)
+
+
+def _check_history(cartridge: Cartridge, run: Run) -> None:
+    """What the catalog knows of has to be there, and nothing but this run's archives besides."""
+    serial = cartridge.label.serial
+    lines = {line.archive: line.sha256 for line in cartridge.journal()}
+    rows = [row for row in run.store.archives() if row.cartridge == serial]
+    for row in rows:
+        if row.state == STORED and lines.get(row.archive) != row.sha256:
+            raise _refused(cartridge, f"{row.archive} is not as it was written")
+    known = {row.archive for row in rows}
+    for line in cartridge.journal():
+        if line.archive not in known and line.snapshot != run.snapshot:
+            raise _refused(cartridge, f"{line.archive} was written by another workspace")
+
+
+def reconcile(cartridge: Cartridge, run: Run) -> None:
+    """Note archives of this run that an interrupted writer had placed already.
+
+    Raises WrongCartridge where one that was placed is not there any more.
+    """
+    serial = cartridge.label.serial
+    lines = {line.archive: line for line in cartridge.journal()}
+    placed = run.placed()
+    for packed in run.packed():
+        line = lines.get(packed.archive)
+        if line is not None and line.sha256 == packed.sha256:
+            if packed.number not in placed:
+                run.note_placed(packed.number, serial)
+            durable.remove(run.spooled(packed.number))
+        elif placed.get(packed.number) == serial:
+            raise _refused(cartridge, f"{packed.archive} was written and is gone")
+
+
+def _refused(cartridge: Cartridge, reason: str) -> WrongCartridge:
+    return WrongCartridge(path=cartridge.path, label=cartridge.label.title, reason=reason)

@@ -1,0 +1,92 @@
+"""Files and folders that only changed their name: their content is not stored again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.catalog.changes import CARRY, CHANGES, PACK
+from tasks.formats.manifest import TableWriter, batches, integers, words
+from tasks.media import durable
+
+_IDENTITY = ["type", "size", "mtime", "inode", "change", "row", "old_row"]
+
+
+def find(changes: str) -> dict[int, int]:
+    """Find moves in a change set: new row -> old row.
+
+    A move is a vanished path whose type, inode, size and mtime appear under another name.
+    """
+    gone = dict(_identities(changes, "deleted", "old_row"))
+    found: dict[int, int] = {}
+    for identity, row in _identities(changes, "added", "row") if gone else ():
+        if identity in gone:
+            found[row] = gone.pop(identity)
+    return found
+
+
+def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
+    """Rewrite the diff's files: moved rows carry their content over and are not packed."""
+    rows = pa.array(sorted(found), pa.int64())
+    gone = pa.array(sorted(found.values()), pa.int64())
+
+    def retag(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
+        moved = pc.is_in(batch.column("row"), rows)
+        left = pc.and_(
+            pc.equal(words(batch.column("change")), "deleted"),
+            pc.is_in(batch.column("old_row"), gone),
+        )
+        old_rows = [
+            found.get(row, old)
+            for row, old in zip(
+                batch.column("row").to_pylist(), batch.column("old_row").to_pylist(), strict=True
+            )
+        ]
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns["change"] = pc.if_else(moved, "moved", words(batch.column("change")))
+        columns["reason"] = pc.if_else(moved, "name", words(batch.column("reason")))
+        columns["old_row"] = pa.array(old_rows, pa.int64())
+        whole = pa.table(columns).cast(CHANGES).to_batches()[0] if batch.num_rows else batch
+        return whole.filter(pc.invert(left))
+
+    def unpack(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
+        return batch.filter(pc.invert(pc.is_in(batch.column("row"), rows)))
+
+    def carry_over(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
+        values = batch.column("carry").to_numpy(zero_copy_only=False)
+        values = np.nan_to_num(values, nan=-1).astype(np.int64)
+        for row in rows.to_numpy():
+            if base <= row < base + len(values):
+                values[row - base] = found[int(row)]
+        return pa.record_batch([pa.array(values, mask=values < 0)], schema=CARRY)
+
+    _rewrite(changes, CHANGES, retag)
+    _rewrite(pack, PACK, unpack)
+    _rewrite(carry, CARRY, carry_over)
+
+
+def _rewrite(
+    path: str, schema: pa.Schema, change: Callable[[pa.RecordBatch, int], pa.RecordBatch]
+) -> None:
+    with durable.replacing(path) as draft, TableWriter(draft, schema) as writer:
+        base = 0
+        for batch in batches(path):
+            writer.write(change(batch, base))
+            base += batch.num_rows
+        writer.close()
+
+
+def _identities(path: str, change: str, number: str) -> Iterator[tuple[tuple[Any, ...], int]]:
+    for batch in batches(path, _IDENTITY):
+        rows = batch.filter(pc.equal(words(batch.column("change")), change))
+        kinds = words(rows.column("type")).to_pylist()
+        facts = [
+            integers(rows.column(name)).tolist() for name in ("size", "mtime", "inode", number)
+        ]
+        for kind, size, mtime, inode, row in zip(kinds, *facts, strict=True):
+            if kind != "hardlink":
+                yield (kind, size, mtime, inode), row

@@ -1,0 +1,179 @@
+"""A run in the workspace: its request, frozen when it starts, and what its stages leave behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tasks.catalog.store import Store
+from tasks.formats.records import from_json, to_json
+from tasks.media import durable
+from tasks.model.profile import Profile
+from tasks.model.words import BundleReceipt, PackedArchive, Placed, Trouble, WriteReceipt
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a run does; a rerun reads it again, so that it cannot mean something else."""
+
+    snapshot: str
+    profile_name: str
+    profile: Profile
+    workspace: str
+    previous: str | None
+    full: bool
+    allow_shrink: bool
+    started: str
+
+
+def sorted_sources(request: Request) -> list[str]:
+    """Return the names of the sources in the order of their rows."""
+    return sorted((s.name for s in request.profile.source), key=lambda name: f"{name}/".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folder `state/NAME` of one profile in a workspace."""
+
+    workspace: str
+    profile_name: str
+
+    @property
+    def folder(self) -> str:
+        """Name the folder itself."""
+        return os.path.join(self.workspace, "state", self.profile_name)
+
+    @property
+    def store(self) -> Store:
+        """Return the catalog."""
+        return Store(os.path.join(self.folder, "catalog"))
+
+    @property
+    def lock(self) -> str:
+        """Name the lock file of the profile."""
+        return os.path.join(self.folder, "lock")
+
+    @property
+    def looked(self) -> str:
+        """Name the record of when a run found nothing changed."""
+        return os.path.join(self.folder, "looked.json")
+
+    def runs(self) -> list[Run]:
+        """Return the unfinished runs, oldest first; finished ones leave nothing behind."""
+        folder = os.path.join(self.folder, "runs")
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        return [Run(self, name) for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder `runs/<snapshot>`: one file per finished stage, each whole or absent."""
+
+    place: Place
+    snapshot: str
+
+    @property
+    def folder(self) -> str:
+        """Name the folder itself."""
+        return os.path.join(self.place.folder, "runs", self.snapshot)
+
+    @property
+    def spool(self) -> str:
+        """Name the folder of archives that are packed and not yet on a cartridge."""
+        return os.path.join(self.place.folder, "spool", self.snapshot)
+
+    @property
+    def store(self) -> Store:
+        """Return the catalog of the profile."""
+        return self.place.store
+
+    def path(self, *names: str) -> str:
+        """Name a file of the run."""
+        return os.path.join(self.folder, *names)
+
+    def create(self, request: Request) -> None:
+        """Open the run; the request is its first record."""
+        for name in ("scan", "packed", "bundles", "written", "verified", "errors"):
+            os.makedirs(self.path(name), exist_ok=True)
+        os.makedirs(self.spool, exist_ok=True)
+        self.store.create()
+        self.save("request.json", request)
+
+    def save(self, name: str, record: object) -> None:
+        """Write a record durably."""
+        durable.write_whole(self.path(name), to_json(record))
+
+    def load(self, name: str, kind: type[Record]) -> Record:
+        """Read a record."""
+        path = self.path(name)
+        return from_json(kind, durable.read_whole(path), path)
+
+    def has(self, name: str) -> bool:
+        """Whether a record is there."""
+        return os.path.exists(self.path(name))
+
+    def troubles(self) -> list[Trouble]:
+        """Return what the packers could not read."""
+        names = sorted(n for n in os.listdir(self.path("bundles")) if n.endswith(".json"))
+        receipts = [self.load(os.path.join("bundles", name), BundleReceipt) for name in names]
+        return [trouble for receipt in receipts for trouble in receipt.troubles]
+
+    def has_failed(self) -> bool:
+        """Whether some stage of the run has ended with an error."""
+        return any(name.endswith(".json") for name in os.listdir(self.path("errors")))
+
+    @property
+    def request(self) -> Request:
+        """Read what the run is to do."""
+        return self.load("request.json", Request)
+
+    def scan_path(self, source: str) -> str:
+        """Name the manifest rows of one source."""
+        return self.path("scan", f"{source}.parquet")
+
+    def packed(self) -> Iterator[PackedArchive]:
+        """Read the records of all archives that are whole, in order."""
+        names = sorted(n for n in os.listdir(self.path("packed")) if n.endswith(".json"))
+        for name in names:
+            yield self.load(os.path.join("packed", name), PackedArchive)
+
+    def placed(self) -> dict[str, int]:
+        """Return the archives (by number) that lie on a cartridge, and its serial."""
+        try:
+            text = durable.read_whole(self.path("placed.jsonl"), limit=1 << 30)
+        except FileNotFoundError:
+            return {}
+        lines = [from_json(Placed, line, "placed.jsonl") for line in text.split(b"\n")[:-1]]
+        return {line.number: line.cartridge for line in lines}
+
+    def note_placed(self, number: str, cartridge: int) -> None:
+        """Record that an archive lies on a cartridge, flushed."""
+        line = to_json(Placed(number=number, cartridge=cartridge))
+        durable.append_line(self.path("placed.jsonl"), line)
+
+    def receipts(self) -> list[WriteReceipt]:
+        """Return the receipts of cartridges written, in order."""
+        names = sorted(os.listdir(self.path("written")))
+        return [
+            self.load(os.path.join("written", name), WriteReceipt)
+            for name in names
+            if name.endswith(".json")
+        ]
+
+    def spooled(self, number: str) -> str:
+        """Name an archive in the spool."""
+        return os.path.join(self.spool, f"{number}.tar.lz4")
+
+    def discard(self) -> None:
+        """Remove the run and what it left in the spool; the request goes last."""
+        shutil.rmtree(self.spool, ignore_errors=True)
+        for name in os.listdir(self.folder):
+            if name != "request.json":
+                path = self.path(name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        shutil.rmtree(self.folder)

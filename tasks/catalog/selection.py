@@ -1,0 +1,186 @@
+"""What a restore needs: the rows that patterns select, their contents, and where these lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.catalog.store import Store
+from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
+from tasks.media.patterns import Selection
+from tasks.model.errors import NothingSelected
+
+# One stretch of a file's content: `row` of the selection, `archive` as a number, `offset` in file.
+NEED = np.dtype(
+    [
+        ("row", "<i8"),
+        ("archive", "<i4"),
+        ("frame", "<i8"),
+        ("skip", "<i8"),
+        ("length", "<i8"),
+        ("offset", "<i8"),
+        ("sha256", "S32"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Rows of a manifest, in its order, and what their contents are made of.
+
+    `needs` is sorted by archive and place; `archives` names them by number; `serials` says on which
+    cartridge each lies, 0 where the catalog does not know.
+    """
+
+    snapshot: str
+    rows: pa.Table
+    needs: Any
+    archives: list[str]
+    serials: list[int]
+
+    def by_cartridge(self) -> dict[int, list[int]]:
+        """Return the archive numbers that are needed from each cartridge."""
+        found: dict[int, list[int]] = {}
+        for number, serial in enumerate(self.serials):
+            found.setdefault(serial, []).append(number)
+        return found
+
+
+def select(store: Store, snapshot: str, patterns: Sequence[str]) -> Selected:
+    """Choose the rows of a snapshot that patterns name, with the folders on the way to them.
+
+    Raises NothingSelected where none does.
+    """
+    path = store.manifest_path(snapshot)
+    chosen = _matching(path, Selection(patterns)) if patterns else batches(path)
+    rows = pa.Table.from_batches(list(chosen), schema=SCHEMA)
+    if patterns and not rows.num_rows:
+        raise NothingSelected(snapshot=snapshot, patterns=", ".join(patterns))
+    if patterns:
+        rows = _with_content_of_links(path, rows)
+    needs, archives = _needs(rows)
+    where = {row.archive: row.cartridge for row in store.archives()}
+    return Selected(snapshot, rows, needs, archives, [where.get(a, 0) for a in archives])
+
+
+def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:
+    above: list[tuple[bytes, pa.RecordBatch]] = []
+    for batch in batches(path):
+        sources = words(batch.column("source")).to_pylist()
+        kinds = words(batch.column("type")).to_pylist()
+        taken: list[int] = []
+        for i, raw in enumerate(raw_paths(batch).to_pylist()):
+            key = sources[i].encode() + b"/" + raw
+            while above and not key.startswith(above[-1][0]):
+                above.pop()
+            if selection.selects(sources[i], raw, kinds[i] == "dir"):
+                if above:
+                    yield batch.take(pa.array(taken, pa.int64()))
+                    taken = []
+                    yield from (row for _, row in above)
+                    above.clear()
+                taken.append(i)
+            elif kinds[i] == "dir":
+                above.append((key + b"/", batch.slice(i, 1)))
+        yield batch.take(pa.array(taken, pa.int64()))
+
+
+def _with_content_of_links(path: str, rows: pa.Table) -> pa.Table:
+    """Where only further names of a file are selected, the first of these becomes the file."""
+    links = [
+        (source.encode() + b"/" + target, number)
+        for number, (kind, source, target) in enumerate(
+            zip(
+                words_of(rows, "type"),
+                words_of(rows, "source"),
+                rows.column("link_target").to_pylist(),
+                strict=True,
+            )
+        )
+        if kind == "hardlink"
+    ]
+    if not links:
+        return rows
+    selected = set(table_keys(rows))
+    wanted: dict[bytes, list[int]] = {}
+    for target, number in links:
+        if target not in selected:
+            wanted.setdefault(target, []).append(number)
+    if not wanted:
+        return rows
+    records = rows.to_pylist()
+    for target, first in _find(path, wanted):
+        lead, *others = wanted[target]
+        named = {name: records[lead][name] for name in ("source", "path", "raw_path")}
+        for number in others:
+            records[number]["link_target"] = named["raw_path"] or named["path"].encode()
+        records[lead] = {**first, **named}
+    return pa.Table.from_pylist(records, schema=SCHEMA)
+
+
+def _find(path: str, wanted: dict[bytes, list[int]]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    targets = pa.array(list(wanted), pa.binary())
+    for batch in batches(path):
+        found = batch.filter(pc.is_in(keys(batch), targets))
+        yield from zip(keys(found).to_pylist(), found.to_pylist(), strict=True)
+
+
+def words_of(rows: pa.Table, name: str) -> list[str]:
+    """Return a column of words as Python strings."""
+    return rows.column(name).cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+
+
+def table_keys(rows: pa.Table) -> list[bytes]:
+    """Return the key of every row, without the slash behind folders."""
+    found: list[bytes] = []
+    for batch in rows.to_batches():
+        sources = words(batch.column("source")).to_pylist()
+        raw = raw_paths(batch).to_pylist()
+        found += [s.encode() + b"/" + r for s, r in zip(sources, raw, strict=True)]
+    return found
+
+
+def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
+    """Flatten the parts of all rows, sorted by archive and place."""
+    pieces, base = [np.empty(0, NEED)], 0
+    codes: dict[str, int] = {}
+    for batch in rows.to_batches():
+        pieces.append(_batch_needs(batch, base, codes))
+        base += batch.num_rows
+    needs = np.concatenate(pieces)
+    names = sorted(codes)
+    order = np.array([names.index(name) for name in codes], np.int32)
+    if len(needs):
+        needs["archive"] = order[needs["archive"]]
+    return np.sort(needs, order=["archive", "frame", "skip"]), names
+
+
+def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any:
+    column = batch.column("parts")
+    parts = pc.list_flatten(column)
+    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False).astype(np.int64)
+    if not len(parts):
+        return np.empty(0, NEED)
+    lengths = parts.field("length").to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lengths)
+    firsts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    starts = (ends - lengths)[firsts]
+    offsets = ends - lengths - np.repeat(starts, np.diff(np.r_[firsts, len(rows)]))
+    encoded = parts.field("archive").dictionary_encode()
+    local = [codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()]
+    data = encoded.is_valid().to_numpy(zero_copy_only=False)
+    found = np.empty(int(data.sum()), NEED)
+    index = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)[data]
+    found["row"] = rows[data] + base
+    found["archive"] = np.array(local, np.int32)[index]
+    for name in ("frame", "skip"):
+        values = pc.fill_null(parts.field(name), 0).to_numpy(zero_copy_only=False)
+        found[name] = values[data]
+    found["length"], found["offset"] = lengths[data], offsets[data]
+    found["sha256"] = np.array(parts.field("sha256").filter(pa.array(data)).to_pylist(), "S32")
+    return found

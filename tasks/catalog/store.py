@@ -1,0 +1,159 @@
+"""The catalog in the workspace: which snapshots, archives and cartridges a profile knows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
+
+import pyarrow as pa
+
+from tasks.formats import manifest
+from tasks.media import durable, locks
+from tasks.model.errors import SnapshotMissing
+from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo
+
+Row = TypeVar("Row", CartridgeRow, ArchiveRow)
+
+_STRING, _INT = pa.string(), pa.int64()
+CARTRIDGES = pa.schema(
+    [
+        ("serial", _INT),
+        ("set", _STRING),
+        ("label", _STRING),
+        ("uuid", _STRING),
+        ("capacity", _INT),
+        ("state", _STRING),
+        ("used", _INT),
+        ("location", _STRING),
+        ("created", _STRING),
+        ("written", _STRING),
+        ("verified", _STRING),
+    ]
+)
+ARCHIVES = pa.schema(
+    [
+        ("archive", _STRING),
+        ("snapshot", _STRING),
+        ("bytes", _INT),
+        ("sha256", _STRING),
+        ("content_bytes", _INT),
+        ("members", _INT),
+        ("contents", _INT),
+        ("cartridge", _INT),
+        ("state", _STRING),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder `state/NAME/catalog`; every change replaces a file whole."""
+
+    folder: str
+
+    def manifest_path(self, snapshot: str) -> str:
+        """Name the manifest of a snapshot."""
+        return os.path.join(self.folder, "manifests", f"{snapshot}.parquet")
+
+    def contents_path(self, snapshot: str) -> str:
+        """Name the list of contents that a snapshot stored."""
+        return os.path.join(self.folder, "contents", f"{snapshot}.parquet")
+
+    @property
+    def cartridges_path(self) -> str:
+        """Name the table of cartridges."""
+        return os.path.join(self.folder, "cartridges.parquet")
+
+    @property
+    def archives_path(self) -> str:
+        """Name the table of archives."""
+        return os.path.join(self.folder, "archives.parquet")
+
+    def create(self) -> None:
+        """Make the folders of an empty catalog."""
+        for name in ("manifests", "contents"):
+            os.makedirs(os.path.join(self.folder, name), exist_ok=True)
+
+    def snapshots(self) -> list[str]:
+        """Return the ids of all snapshots, oldest first."""
+        try:
+            names = os.listdir(os.path.join(self.folder, "manifests"))
+        except FileNotFoundError:
+            return []
+        return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
+
+    def stored_snapshots(self) -> list[str]:
+        """Return the ids of all snapshots whose contents may still lie on cartridges."""
+        names = os.listdir(os.path.join(self.folder, "contents"))
+        return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
+
+    def newest(self) -> str | None:
+        """Return the id of the newest snapshot, if there is one."""
+        known = self.snapshots()
+        return known[-1] if known else None
+
+    def require(self, profile: str, snapshot: str | None) -> str:
+        """Return a snapshot's id, the newest where None is given; SnapshotMissing otherwise."""
+        known = self.snapshots()
+        if snapshot is None and known:
+            return known[-1]
+        if snapshot is None or snapshot not in known:
+            raise SnapshotMissing(profile=profile, wanted=snapshot or "yet")
+        return snapshot
+
+    def info(self, snapshot: str) -> SnapshotInfo:
+        """Read what a snapshot's manifest says of itself."""
+        found: SnapshotInfo = manifest.read_info(self.manifest_path(snapshot), SnapshotInfo)
+        return found
+
+    def cartridges(self) -> list[CartridgeRow]:
+        """Return all cartridges of the set, by serial."""
+        return _rows(self.cartridges_path, CartridgeRow)
+
+    def archives(self) -> list[ArchiveRow]:
+        """Return all archives that lie on cartridges, in the order they were made."""
+        return _rows(self.archives_path, ArchiveRow)
+
+    def update_cartridges(self, change: Callable[[list[CartridgeRow]], list[CartridgeRow]]) -> None:
+        """Replace the table of cartridges by what `change` makes of it, under a lock."""
+        with self.locked():
+            rows = sorted(change(self.cartridges()), key=lambda row: row.serial)
+            write_rows(self.cartridges_path, CARTRIDGES, rows)
+
+    def update_archives(self, change: Callable[[list[ArchiveRow]], list[ArchiveRow]]) -> None:
+        """Replace the table of archives by what `change` makes of it, under a lock."""
+        with self.locked():
+            rows = sorted(change(self.archives()), key=lambda row: row.archive)
+            write_rows(self.archives_path, ARCHIVES, rows)
+
+    def alter_cartridge(self, uuid: str, **facts: object) -> None:
+        """Change some facts of one cartridge."""
+        self.update_cartridges(
+            lambda rows: [replace(r, **facts) if r.uuid == uuid else r for r in rows]  # type: ignore[arg-type]
+        )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing the tables meanwhile."""
+        self.create()
+        with locks.exclusive(os.path.join(self.folder, "lock")):
+            yield
+
+
+def write_rows(path: str, schema: pa.Schema, rows: Iterable[CartridgeRow | ArchiveRow]) -> None:
+    """Write a table of dataclasses as Parquet, durably."""
+    with durable.replacing(path) as draft, manifest.TableWriter(draft, schema) as writer:
+        batch = pa.RecordBatch.from_pylist([asdict(row) for row in rows], schema=schema)
+        writer.write(batch)
+        writer.close()
+
+
+def _rows(path: str, kind: type[Row]) -> list[Row]:
+    try:
+        table = manifest.read_table(path)
+    except FileNotFoundError:
+        return []
+    return [kind(**row) for row in table.to_pylist()]

@@ -1,0 +1,183 @@
+"""Commit: make the snapshot known, in the workspace and on every cartridge of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from tasks._base import Stage
+from tasks.catalog import export, guards
+from tasks.catalog.contents import CONTENTS
+from tasks.catalog.runs import Run
+from tasks.catalog.store import Store
+from tasks.diff import summaries
+from tasks.formats.manifest import TableWriter, batches, read_info, words
+from tasks.media import durable
+from tasks.media.cartridge import Cartridge, rounded
+from tasks.model.errors import CartridgeError
+from tasks.model.units import iso
+from tasks.model.words import (
+    ArchivesPlan,
+    DiffSummary,
+    Outcome,
+    SnapshotInfo,
+    WriteReceipt,
+)
+from tasks.pack import PackArchive
+from tasks.plan import PlanArchives
+from tasks.span import SpanCartridges
+
+_CATALOG_SLACK = 64 << 10
+
+
+class CommitSnapshot(Stage):
+    """The snapshot of a run, or the finding that nothing has changed."""
+
+    result = "outcome.json"
+
+    def requires(self) -> PlanArchives:
+        """The plan tells whether there is anything to do."""
+        return PlanArchives(**self.identity)
+
+    def work(self) -> Iterator[Any]:
+        """Have everything packed and written, then make the snapshot known."""
+        run = self.run_folder
+        summary = run.load("diff.json", DiffSummary)
+        plan = run.load("plan.json", ArchivesPlan)
+        if not summary.changed and not plan.bundles:
+            run.save(self.result, unchanged(run, summary))
+            return
+        packs = [PackArchive(**self.identity, number=b.number) for b in plan.bundles]
+        yield [SpanCartridges(**self.identity), *packs]
+        run.save(self.result, commit(run, summary))
+
+
+def unchanged(run: Run, summary: DiffSummary) -> Outcome:
+    """Record that a look was taken and nothing had changed."""
+    durable.write_whole(run.place.looked, b'{"looked": "%s"}\n' % iso(datetime.now(UTC)).encode())
+    troubles = [t.path for scan in summaries(run) for t in scan.troubles]
+    return Outcome(
+        snapshot=None,
+        status="partial" if troubles else "unchanged",
+        entries=summary.entries,
+        added=0,
+        modified=0,
+        moved=0,
+        metadata=0,
+        deleted=0,
+        unreadable=troubles,
+        bytes_read=0,
+        bytes_stored=0,
+        archives=0,
+        cartridges=[],
+        seconds=0.0,
+    )
+
+
+def commit(run: Run, summary: DiffSummary) -> Outcome:
+    """Publish contents, archives and manifest in this order; the manifest makes the snapshot.
+
+    Every step may be done again.
+    """
+    store = run.store
+    _publish_contents(run, store)
+    new = export.archive_rows(run)
+    store.update_archives(lambda old: export.merged(old, new))
+    manifest = run.path("manifest.parquet")
+    with durable.replacing(store.manifest_path(run.snapshot)) as draft:
+        shutil.copyfile(manifest, draft)
+    receipts = run.receipts()
+    for receipt in receipts:
+        if not receipt.last:
+            _refresh(run, receipt)
+    info: SnapshotInfo = read_info(manifest, SnapshotInfo)
+    return _outcome(run, summary, info, receipts)
+
+
+def _publish_contents(run: Run, store: Store) -> None:
+    """Join the lists of contents that the packers left."""
+    path = store.contents_path(run.snapshot)
+    with durable.replacing(path) as draft, TableWriter(draft, CONTENTS) as writer:
+        for packed in run.packed():
+            for batch in batches(run.path("packed", f"{packed.number}.contents.parquet")):
+                writer.write(batch)
+        writer.close()
+
+
+def _refresh(run: Run, receipt: WriteReceipt) -> None:
+    """Bring an earlier cartridge of the run up to date where it is still present and has room.
+
+    It is complete without: what lies on it, its partial manifest names.
+    """
+    with contextlib.suppress(CartridgeError, OSError):
+        cartridge = Cartridge.open(receipt.path)
+        if cartridge.label.uuid != receipt.uuid:
+            return
+        guards.check(cartridge, run)
+        manifest = run.store.manifest_path(run.snapshot)
+        cap = run.request.profile.cartridges.capacity
+        if cartridge.room(cap) < rounded(os.path.getsize(manifest)) + _CATALOG_SLACK:
+            return
+        with cartridge.writing():
+            archives = run.store.archives_path
+            export.seal(cartridge, run.store, run.snapshot, manifest, archives)
+        run.store.alter_cartridge(receipt.uuid, used=cartridge.used())
+
+
+def _outcome(
+    run: Run, summary: DiffSummary, info: SnapshotInfo, receipts: list[WriteReceipt]
+) -> Outcome:
+    read, same = _packed_rows(run)
+    lost = {trouble.path for trouble in info.troubles}
+    added, modified = _failed(run, lost)
+    return Outcome(
+        snapshot=run.snapshot,
+        status="partial" if info.troubles else "complete",
+        entries=info.entries,
+        added=summary.added - added,
+        modified=summary.modified - modified - same,
+        moved=summary.moved,
+        metadata=summary.metadata + same,
+        deleted=summary.deleted,
+        unreadable=[trouble.path for trouble in info.troubles],
+        bytes_read=read,
+        bytes_stored=sum(receipt.bytes for receipt in receipts),
+        archives=sum(len(receipt.archives) for receipt in receipts),
+        cartridges=sorted({receipt.serial for receipt in receipts}),
+        seconds=0.0,
+    )
+
+
+def _packed_rows(run: Run) -> tuple[int, int]:
+    """Return the bytes of all files that were read, and how many were as they had been."""
+    size = same = 0
+    for packed in run.packed():
+        path = run.path("packed", f"{packed.number}.rows.parquet")
+        for batch in batches(path, ["size", "same"]):
+            size += pc.sum(batch.column("size")).as_py() or 0
+            same += pc.sum(batch.column("same")).as_py() or 0
+    return size, same
+
+
+def _failed(run: Run, lost: set[str]) -> tuple[int, int]:
+    """Return how many added and how many modified files could not be read."""
+    if not lost:
+        return 0, 0
+    found = {"added": 0, "modified": 0}
+    for batch in batches(run.path("changes.parquet"), ["source", "path", "change"]):
+        names = zip(
+            words(batch.column("source")).to_pylist(),
+            batch.column("path").to_pylist(),
+            words(batch.column("change")).to_pylist(),
+            strict=True,
+        )
+        for source, path, change in names:
+            if change in found and f"{source}/{path}" in lost:
+                found[change] += 1
+    return found["added"], found["modified"]

@@ -1,0 +1,111 @@
+"""Diff: what has changed since the previous snapshot, and why."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tasks._base import Stage
+from tasks.catalog import moves
+from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare
+from tasks.catalog.runs import Request, Run, sorted_sources
+from tasks.formats.manifest import batches, read_info
+from tasks.model.errors import SourceEmpty, SourceShrunk
+from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot
+from tasks.scan import ScanSource, source_path
+
+# Fewer lost files than this may be anybody's tidying up.
+_FEW = 10
+
+
+class DiffManifest(Stage):
+    """The change set of a run."""
+
+    result = "diff.json"
+
+    def requires(self) -> list[ScanSource]:
+        """Every source is scanned first."""
+        sources = self.run_folder.request.profile.source
+        return [ScanSource(**self.identity, source=source.name) for source in sources]
+
+    def work(self) -> None:
+        """Compare the scans with the previous manifest."""
+        self.run_folder.save(self.result, diff(self.run_folder))
+
+
+def diff(run: Run) -> DiffSummary:
+    """Write the run's changes, pack list, carry and kept rows; return the counts.
+
+    Raises SourceEmpty and SourceShrunk where a source lost what nobody may have meant to lose.
+    """
+    request = run.request
+    scans = summaries(run)
+    before = _previous(run, request)
+    if not request.allow_shrink:
+        _brake(request, scans, before)
+    paths = [run.path(f"{name}.parquet") for name in ("changes", "pack", "carry", "kept")]
+    writer = ChangeWriter(*paths)
+    judge = Judge(
+        lenient=frozenset(s.name for s in request.profile.source if s.change_detection == "mtime"),
+        unread=[bytes.fromhex(key) for scan in scans for key in scan.unread],
+        forced=request.full,
+    )
+    found = compare(_new_rows(run, request), _old_rows(run, request), judge, writer)
+    writer.close()
+    moved = {} if request.full or not found.counts["deleted"] else moves.find(paths[0])
+    if moved:
+        moves.apply(moved, *paths[:3])
+    metadata = found.counts["metadata"]
+    summary = DiffSummary(
+        entries=found.entries,
+        added=found.counts["added"] - len(moved),
+        modified=found.counts["modified"],
+        moved=len(moved),
+        metadata=metadata,
+        deleted=found.counts["deleted"] - len(moved),
+    )
+    if before and not summary.changed and _roots_differ(scans, before):
+        summary = replace(summary, metadata=1)
+    return summary
+
+
+def summaries(run: Run) -> list[ScanSummary]:
+    """Read what the scans met, in manifest order."""
+    names = sorted_sources(run.request)
+    return [read_info(run.scan_path(name), ScanSummary) for name in names]
+
+
+def _new_rows(run: Run, request: Request) -> Iterator[Any]:
+    scans = (batches(run.scan_path(name), OLD_COLUMNS) for name in sorted_sources(request))
+    return itertools.chain.from_iterable(scans)
+
+
+def _old_rows(run: Run, request: Request) -> Iterator[Any]:
+    if request.previous is None:
+        return iter(())
+    return batches(run.store.manifest_path(request.previous), OLD_COLUMNS)
+
+
+def _previous(run: Run, request: Request) -> SnapshotInfo | None:
+    return run.store.info(request.previous) if request.previous else None
+
+
+def _brake(request: Request, scans: list[ScanSummary], before: SnapshotInfo | None) -> None:
+    paths = {s.name: source_path(s, request.workspace) for s in request.profile.source}
+    earlier = {root.source: root for root in before.roots} if before else {}
+    for scan in scans:
+        name, files = scan.root.source, scan.root.files
+        if not scan.root.entries:
+            raise SourceEmpty(source=name, path=paths[name])
+        lost = earlier[name].files - files if name in earlier else 0
+        if lost >= _FEW and lost > files:
+            raise SourceShrunk(source=name, path=paths[name], before=earlier[name].files, now=files)
+
+
+def _roots_differ(scans: list[ScanSummary], before: SnapshotInfo) -> bool:
+    def facts(root: SourceRoot) -> SourceRoot:
+        return replace(root, entries=0, files=0)
+
+    return [facts(s.root) for s in scans] != [facts(r) for r in before.roots]

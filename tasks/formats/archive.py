@@ -1,0 +1,165 @@
+"""Archives: a pax tar in consecutive LZ4 frames, written in one pass and read from any frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import lz4.frame
+
+from tasks.formats import tar
+from tasks.model.errors import FormatDamaged
+
+FRAME = 4 << 20
+SUFFIX = ".tar.lz4"
+# What an honest frame can be at most: a hostile header must not make us allocate more.
+_LARGEST_FRAME = 64 << 20
+_READ = 1 << 20
+
+
+class ArchiveWriter:
+    """Append members to an archive; every FRAME bytes of tar become one LZ4 frame.
+
+    A content's place is (frame number, skip) while the archive grows; `frames` turns the number
+    into the frame's byte offset once the archive is finished.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._pieces: list[Any] = []
+        self._pending = 0
+        self._position = 0
+        self.frames = [0]
+        self.bytes = 0
+        self.members = 0
+
+    @property
+    def estimate(self) -> int:
+        """Bytes of the archive so far, counting what is not yet compressed as it is."""
+        return self.bytes + self._pending
+
+    def add(self, header: bytes, content: Any = b"", size: int = 0) -> tuple[int, int]:
+        """Append one member; return (frame number, skip) of its content.
+
+        `content` is bytes-like, of `size` bytes.
+        """
+        self._append(header, len(header))
+        place = divmod(self._position, FRAME)
+        if size:
+            self._append(content, size)
+            if size % 512:
+                self._append(tar.padding(size), -size % 512)
+        self.members += 1
+        return place
+
+    def locate(self, distance: int) -> tuple[int, int]:
+        """Return the place `distance` bytes before the end of what was added."""
+        return divmod(self._position - distance, FRAME)
+
+    def finish(self) -> str:
+        """Write the end of the tar and return the archive's SHA-256."""
+        self._append(tar.END, len(tar.END))
+        if self._pending:
+            self._emit(b"".join(self._pieces))
+            self._pieces, self._pending = [], 0
+        return self._digest.hexdigest()
+
+    def _append(self, piece: Any, size: int) -> None:
+        self._pieces.append(piece)
+        self._pending += size
+        self._position += size
+        if self._pending >= FRAME:
+            self._compress_whole_frames()
+
+    def _compress_whole_frames(self) -> None:
+        joined = memoryview(b"".join(self._pieces))
+        start = 0
+        while len(joined) - start >= FRAME:
+            self._emit(joined[start : start + FRAME])
+            start += FRAME
+        rest = joined[start:]
+        self._pieces = [bytes(rest)] if rest else []
+        self._pending = len(rest)
+
+    def _emit(self, block: Any) -> None:
+        frame = lz4.frame.compress(
+            block,
+            block_size=lz4.frame.BLOCKSIZE_MAX4MB,
+            block_linked=False,
+            content_checksum=True,
+        )
+        self._file.write(frame)
+        self._digest.update(frame)
+        self.bytes += len(frame)
+        self.frames.append(self.bytes)
+
+
+def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte offset, tar bytes) of every frame from the one at `offset` on.
+
+    Raises FormatDamaged, naming the archive `name`, where a frame is not what was written.
+    """
+    file.seek(offset)
+    buffer = b""
+    ended = False
+    while True:
+        while not ended and len(buffer) < FRAME + _READ:
+            piece = file.read(FRAME + _READ)
+            ended = not piece
+            buffer += piece
+        if not buffer:
+            return
+        content, used = _one_frame(buffer, offset, name)
+        yield offset, content
+        offset += used
+        buffer = buffer[used:]
+
+
+def _one_frame(buffer: bytes, offset: int, name: str) -> tuple[bytes, int]:
+    try:
+        facts = lz4.frame.get_frame_info(buffer)
+        if facts["skippable"] or not 0 < facts["content_size"] <= _LARGEST_FRAME:
+            raise FormatDamaged(file=name, reason=f"the frame at {offset} is not one of ours")
+        content, used = lz4.frame.decompress(buffer, return_bytes_read=True)
+    except (RuntimeError, EOFError) as error:
+        raise FormatDamaged(file=name, reason=f"the frame at {offset}: {error}") from error
+    if len(content) != facts["content_size"]:
+        raise FormatDamaged(file=name, reason=f"the frame at {offset} is cut short")
+    return content, used
+
+
+class ContentReader:
+    """Read contents of one archive in rising order of place, decompressing each frame once."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._frames: Iterator[tuple[int, bytes]] = iter(())
+        self._offset = -1
+        self._content = b""
+
+    def read(self, frame: int, skip: int, length: int) -> Iterator[memoryview]:
+        """Yield the pieces of one content; FormatDamaged where the archive ends before it does."""
+        if frame != self._offset:
+            self._frames = self._forward_to(frame)
+            self._advance()
+        while skip >= len(self._content) and self._content:
+            skip -= len(self._content)
+            self._advance()
+        while length > 0:
+            piece = memoryview(self._content)[skip : skip + length]
+            if not len(piece):
+                raise FormatDamaged(file=self._name, reason="it ends before a content does")
+            yield piece
+            length -= len(piece)
+            skip = 0
+            if length > 0:
+                self._advance()
+
+    def _forward_to(self, frame: int) -> Iterator[tuple[int, bytes]]:
+        return frames_from(self._file, frame, self._name)
+
+    def _advance(self) -> None:
+        self._offset, self._content = next(self._frames, (-1, b""))

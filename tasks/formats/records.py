@@ -1,0 +1,79 @@
+"""Small records as JSON: labels, journal lines, plans and receipts, checked when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.model.errors import FormatDamaged, FormatUnsupported
+from tasks.model.words import FORMAT_VERSION, JournalLine, Label
+
+Record = TypeVar("Record")
+LARGEST_SERIAL = 1_000_000
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(record: object, *, indent: int | None = None) -> bytes:
+    """Write a dataclass as JSON with a newline behind it."""
+    kind: Any = type(record)
+    return _adapter(kind).dump_json(record, indent=indent) + b"\n"
+
+
+def from_json(kind: type[Record], text: bytes, file: str) -> Record:
+    """Read a dataclass from JSON; FormatDamaged names `file` where it does not fit."""
+    try:
+        record: Record = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
+        return record
+    except ValidationError as error:
+        raise FormatDamaged(file=file, reason=_first_complaint(error)) from error
+
+
+def read_label(text: bytes, file: str) -> Label:
+    """Read `CARTRIDGE.json`; FormatUnsupported for newer ones, FormatDamaged for nonsense."""
+    version = from_json(dict[str, object], text, file).get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatUnsupported(file=file, version=version, known=FORMAT_VERSION)
+    label = from_json(Label, text, file)
+    if not 0 < label.serial <= LARGEST_SERIAL:
+        raise FormatDamaged(file=file, reason=f"serial {label.serial} is out of range")
+    return label
+
+
+def read_journal(text: bytes, file: str) -> list[JournalLine]:
+    """Read `journal.jsonl`; a last line without its newline was torn and does not count."""
+    lines = text.split(b"\n")[:-1]
+    return [from_json(JournalLine, line, file) for line in lines if line]
+
+
+def journal_text(lines: Iterable[JournalLine]) -> bytes:
+    """Write journal lines, one JSON object each."""
+    return b"".join(to_json(line) for line in lines)
+
+
+def read_sums(text: bytes, file: str) -> dict[str, str]:
+    """Read `SHA256SUMS` as sha256sum writes it: name -> hexadecimal digest."""
+    sums: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").splitlines():
+        digest, gap, name = line[:64], line[64:66], line[66:]
+        if len(digest) != 64 or gap not in ("  ", " *") or not name:
+            raise FormatDamaged(file=file, reason=f"the line '{line[:80]}' is no checksum")
+        sums[name.removeprefix("./")] = digest.lower()
+    return sums
+
+
+def sums_text(sums: dict[str, str]) -> bytes:
+    """Write `SHA256SUMS` in name order, so that equal contents give equal files."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+
+
+def _first_complaint(error: ValidationError) -> str:
+    item = error.errors()[0]
+    where = ".".join(str(part) for part in item["loc"])
+    return f"{where}: {item['msg']}" if where else item["msg"]

@@ -1,0 +1,1 @@
+"""Where bytes rest: the only code that touches sources, cartridges and destinations."""

@@ -1,0 +1,262 @@
+"""A cartridge that is present: its label, its journal, and writing it archive by archive."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+
+from tasks.formats.records import (
+    journal_text,
+    read_journal,
+    read_label,
+    read_sums,
+    sums_text,
+    to_json,
+)
+from tasks.media import durable
+from tasks.model.errors import (
+    CartridgeFailed,
+    ForeignVolume,
+    RunActive,
+    VolumeUnusable,
+)
+from tasks.model.words import FORMAT_VERSION, JournalLine, Label
+
+LABEL = "CARTRIDGE.json"
+JOURNAL = "journal.jsonl"
+SUMS = "SHA256SUMS"
+# What an empty volume may hold without being anybody's: file systems and desktops put it there.
+_NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
+_BLOCK = 4096
+_JOURNAL_LINE = 256
+_COPY = 8 << 20
+
+
+def rounded(size: int) -> int:
+    """Return the bytes that a file of `size` takes on a volume with 4 KiB blocks."""
+    return -(-size // _BLOCK) * _BLOCK
+
+
+class Cartridge:
+    """A labelled volume at `path`; what its journal names lies whole on it, nothing else counts.
+
+    Errors of the operating system while writing become CartridgeFailed.
+    """
+
+    def __init__(self, path: str, label: Label) -> None:
+        self.path = path
+        self.label = label
+        self._used = -1
+
+    @classmethod
+    def open(cls, path: str) -> Cartridge:
+        """Read the label at `path`; FileNotFoundError where there is none."""
+        file = os.path.join(path, LABEL)
+        return cls(path, read_label(durable.read_whole(file, limit=1 << 20), file))
+
+    def file(self, name: str) -> str:
+        """Name a file on the cartridge; `name` is relative to its top."""
+        return os.path.join(self.path, name)
+
+    def journal(self) -> list[JournalLine]:
+        """Read which archives lie here, in the order they were placed."""
+        try:
+            text = durable.read_whole(self.file(JOURNAL), limit=1 << 30)
+        except FileNotFoundError:
+            return []
+        return read_journal(text, self.file(JOURNAL))
+
+    def sums(self) -> dict[str, str]:
+        """Read what SHA256SUMS says, {} where the cartridge was never sealed."""
+        try:
+            text = durable.read_whole(self.file(SUMS), limit=1 << 30)
+        except FileNotFoundError:
+            return {}
+        return read_sums(text, self.file(SUMS))
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Yield (name, size in bytes) of every regular file here."""
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = sorted(f for f in folders if f not in _NOT_FOREIGN)
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path) and not os.path.islink(path):
+                    yield os.path.relpath(path, self.path), os.path.getsize(path)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the cartridge against other writers while the block runs.
+
+        The lock lies on the directory itself, so that nothing is added to the medium.
+        """
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            holder = f"somebody writes cartridge {self.label.title}"
+            raise RunActive(profile=self.label.profile, holder=holder) from error
+        except OSError as error:
+            raise CartridgeFailed(
+                label=self.label.title, path=self.path, reason=error.strerror or error
+            ) from error
+        finally:
+            os.close(fd)
+
+    def tidy(self) -> None:
+        """Remove what an interrupted write left: drafts, and archives not in the journal."""
+        lines = self.journal()
+        known = {line.archive for line in lines}
+        for name, _size in list(self.files()):
+            unknown_archive = name.startswith("archives/") and name not in known
+            if name.endswith(durable.DRAFT) or unknown_archive:
+                os.unlink(self.file(name))
+        self._used = -1
+
+    def used(self) -> int:
+        """Return the bytes taken, in whole blocks, directories included."""
+        if self._used < 0:
+            self._used = sum(rounded(size) for _, size in self.files())
+            self._used += sum(_BLOCK for _ in os.walk(self.path))
+        return self._used
+
+    def room(self, cap: int | None) -> int:
+        """Return the bytes that may still be written, below the caps and the real free space."""
+        facts = os.statvfs(self.path)
+        total = facts.f_blocks * facts.f_frsize
+        free = facts.f_bavail * facts.f_frsize - min(1 << 20, total // 256)
+        for limit in (cap, self.label.capacity):
+            if limit is not None:
+                free = min(free, limit - self.used())
+        return free
+
+    def cost(self, size: int) -> int:
+        """Return the room that an archive of `size` bytes needs, with its lines in the lists."""
+        return rounded(size) + _BLOCK + _JOURNAL_LINE
+
+    def place(self, line: JournalLine, spooled: str) -> None:
+        """Copy an archive here, flush it, then say so in the journal."""
+        path = self.file(line.archive)
+        self._make_folder(os.path.dirname(line.archive))
+        with durable.replacing(path) as draft:
+            copied = _copy(spooled, draft)
+            if copied != line.bytes:
+                raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
+        durable.append_line(self.file(JOURNAL), to_json(line))
+        self._used = self.used() + self.cost(line.bytes)
+
+    def drop(self, archives: set[str]) -> int:
+        """Remove archives, the journal lines before the data; return the bytes freed."""
+        lines = self.journal()
+        dead = [line for line in lines if line.archive in archives]
+        if dead:
+            kept = journal_text(line for line in lines if line.archive not in archives)
+            durable.write_whole(self.file(JOURNAL), kept)
+            for line in dead:
+                durable.remove(self.file(line.archive))
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(self.file(line.archive)))
+        self._used = -1
+        return sum(line.bytes for line in dead)
+
+    def seal(self, files: Mapping[str, str | bytes], stale: set[str]) -> None:
+        """Put the catalog's files here (name -> path or content), then the list of all sums.
+
+        `stale` are names that go once the new ones are safe.
+        """
+        for name, content in files.items():
+            self._make_folder(os.path.dirname(name))
+            if isinstance(content, bytes):
+                durable.write_whole(self.file(name), content)
+            else:
+                with durable.replacing(self.file(name)) as draft:
+                    _copy(content, draft)
+        for name in stale:
+            durable.remove(self.file(name))
+        self._used = -1
+        self.write_sums()
+
+    def write_sums(self) -> None:
+        """Write SHA256SUMS: archives as the journal has them, all else read again."""
+        sums = {line.archive: line.sha256 for line in self.journal()}
+        for name, _size in self.files():
+            if name not in sums and name != SUMS:
+                sums[name] = file_digest(self.file(name))
+        durable.write_whole(self.file(SUMS), sums_text(sums))
+
+    def _make_folder(self, name: str) -> None:
+        folder = self.path
+        for part in name.split("/"):
+            parent, folder = folder, os.path.join(folder, part)
+            if part and not os.path.isdir(folder):
+                os.mkdir(folder)
+                durable.sync_folder(parent)
+
+
+def volume_size(path: str) -> int:
+    """Return the size of the volume at a path, in bytes."""
+    facts = os.statvfs(path)
+    return facts.f_blocks * facts.f_frsize
+
+
+def file_digest(path: str) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def foreign_names(path: str) -> list[str]:
+    """Return what lies on a volume that is not empty; hidden litter of desktops is not counted."""
+    names = sorted(os.listdir(path))
+    return [n for n in names if n not in _NOT_FOREIGN and not n.startswith(".Trash")]
+
+
+def write_label(
+    path: str,
+    *,
+    set_name: str,
+    serial: int,
+    profile: str,
+    capacity: int | None,
+    created: str,
+) -> Label:
+    """Label an empty volume.
+
+    Raises ForeignVolume where something lies on it, VolumeUnusable where it cannot be written.
+    """
+    try:
+        found = foreign_names(path)
+    except OSError as error:
+        raise VolumeUnusable(path=path, reason=error.strerror) from error
+    if found:
+        raise ForeignVolume(path=path, found=", ".join(found[:3]) + (", ..." * (len(found) > 3)))
+    label = Label(
+        format_version=FORMAT_VERSION,
+        set=set_name,
+        serial=serial,
+        uuid=str(uuid.uuid4()),
+        profile=profile,
+        capacity=capacity,
+        created=created,
+        codec="lz4",
+        encryption="none",
+    )
+    try:
+        durable.write_whole(os.path.join(path, LABEL), to_json(label, indent=2))
+    except OSError as error:
+        raise VolumeUnusable(path=path, reason=error.strerror) from error
+    return label
+
+
+def _copy(source: str, target: str) -> int:
+    """Copy a file inside the kernel; return the bytes copied."""
+    copied = 0
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while count := os.sendfile(writer.fileno(), reader.fileno(), copied, _COPY):
+            copied += count
+    return copied

@@ -1,0 +1,71 @@
+"""Reading back what was written, from the medium and not from the page cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
+
+_PIECE = 4 << 20
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a read-back has found: files read, bytes read, and the names of damaged files."""
+
+    archives: int
+    bytes: int
+    damaged: list[str]
+
+
+def expected_sums(cartridge: Cartridge) -> dict[str, str]:
+    """Return what every file should be: the journal's word for archives, SHA256SUMS for the rest.
+
+    A cartridge that was written to and not sealed since has sums that are older than its files;
+    only archives are judged then.
+    """
+    journal = cartridge.journal()
+    sums = cartridge.sums()
+    archives = {line.archive: line.sha256 for line in journal}
+    return {**sums, **archives}
+
+
+def read_back(cartridge: Cartridge, sums: Mapping[str, str]) -> Verdict:
+    """Hash the named files as the medium has them, and compare."""
+    names = sorted(sums)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda name: _digest(cartridge.file(name)), names))
+    damaged = [name for name, (digest, _) in zip(names, found, strict=True) if digest != sums[name]]
+    archives = sum(name.startswith("archives/") for name in names)
+    return Verdict(archives, sum(size for _, size in found), damaged)
+
+
+def _digest(path: str) -> tuple[str, int]:
+    """Return a file's SHA-256 and size; no digest at all where it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return "", 0
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while piece := os.read(fd, _PIECE):
+            digest.update(piece)
+            size += len(piece)
+    except OSError:
+        return "", size
+    finally:
+        os.close(fd)
+    return digest.hexdigest(), size
+
+
+def unlisted(cartridge: Cartridge, sums: Iterable[str]) -> list[str]:
+    """Return files on the cartridge that no list names."""
+    listed = {*sums, SUMS, JOURNAL, LABEL}
+    return [name for name, _ in cartridge.files() if name not in listed]

@@ -1,0 +1,80 @@
+"""The shelf: which cartridges are present, wherever their volumes happen to be mounted."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tasks.media.cartridge import Cartridge, foreign_names
+from tasks.model.errors import FormatDamaged, FormatUnsupported, WrongCartridge
+from tasks.model.words import Label
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What a look at all places has found; `blank` are empty volumes without a label."""
+
+    cartridges: list[Cartridge]
+    blank: list[str]
+    unreadable: list[str]
+
+    def find(self, uuid: str) -> Cartridge | None:
+        """Return the cartridge with this UUID, if it is present.
+
+        Raises WrongCartridge where two volumes claim to be it: one is a clone.
+        """
+        found = [c for c in self.cartridges if c.label.uuid == uuid]
+        if len(found) > 1:
+            places = " and ".join(c.path for c in found)
+            raise WrongCartridge(
+                path=places, label=found[0].label.title, reason="two volumes have the same UUID"
+            )
+        return found[0] if found else None
+
+    def of_set(self, set_name: str, profile: str) -> list[Cartridge]:
+        """Return the cartridges of one set and profile, by serial."""
+        ours = [c for c in self.cartridges if belongs(c.label, set_name, profile)]
+        return sorted(ours, key=lambda c: c.label.serial)
+
+
+def belongs(label: Label, set_name: str, profile: str) -> bool:
+    """Whether a label is of this set and profile."""
+    return label.set == set_name and label.profile == profile
+
+
+def look(patterns: Sequence[str], known: Iterable[str], workspace: str) -> Shelf:
+    """Look for cartridges: at what the glob patterns match, and at the places `known`.
+
+    Relative patterns start in the workspace.
+    """
+    cartridges, blank, unreadable = [], [], []
+    for path in _places(patterns, known, workspace):
+        try:
+            cartridges.append(Cartridge.open(path))
+        except FileNotFoundError:
+            if _is_blank(path):
+                blank.append(path)
+        except (OSError, FormatDamaged, FormatUnsupported) as error:
+            unreadable.append(f"{path}: {error}")
+    return Shelf(cartridges, blank, unreadable)
+
+
+def _places(patterns: Sequence[str], known: Iterable[str], workspace: str) -> list[str]:
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        full = os.path.join(workspace, os.path.expanduser(pattern))
+        for path in sorted(glob.glob(full)):
+            found.setdefault(os.path.realpath(path))
+    for path in known:
+        if path:
+            found.setdefault(os.path.realpath(path))
+    return [path for path in found if os.path.isdir(path)]
+
+
+def _is_blank(path: str) -> bool:
+    try:
+        return not foreign_names(path)
+    except OSError:
+        return False

@@ -1,0 +1,228 @@
+"""Walking a source tree in manifest order, and opening what the walk has found."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tasks.media.patterns import Rules
+from tasks.model.profile import Source
+
+# A path that is longer than this is opened step by step: the kernel takes 4,096 bytes at once.
+_LONG = 3500
+_CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Xattrs = list[tuple[str, bytes]]
+
+
+@dataclass(slots=True)
+class Found:
+    """One directory's worth of entries, column by column, in manifest order."""
+
+    paths: list[bytes] = field(default_factory=list)
+    stats: list[os.stat_result] = field(default_factory=list)
+    targets: list[bytes | None] = field(default_factory=list)
+    xattrs: list[Xattrs | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A path below the source that could not be looked at, and why."""
+
+    path: bytes
+    reason: str
+    folder: bool
+
+
+@dataclass(slots=True)
+class _Child:
+    """A name in a directory; `order` is the name as the manifest sorts it."""
+
+    order: bytes
+    path: bytes
+    facts: os.stat_result
+    target: bytes | None
+    xattrs: Xattrs | None
+    descend: bool
+
+
+class Walk:
+    """Walk a source, depth first and in manifest order, collecting what it meets on the way.
+
+    `skipped` are directories (device, inode) whose inside is never taken, such as the workspace's
+    own state. What cannot be read is collected in `unread`, sockets in `sockets`.
+    """
+
+    def __init__(self, source: Source, root: bytes, skipped: Sequence[tuple[int, int]]) -> None:
+        self._source = source
+        self._root = root
+        self._skipped = set(skipped)
+        self._rules = Rules(source.exclude, source.include)
+        self._markers = [os.fsencode(name) for name in source.exclude_if_present]
+        self.unread: list[Unread] = []
+        self.sockets: list[bytes] = []
+        self.facts = os.stat(root)
+
+    def entries(self) -> Iterator[Found]:
+        """Yield entries in manifest order, some thousands at a time."""
+        found = Found()
+        pending = [iter(self._children(b""))]
+        while pending:
+            child = next(pending[-1], None)
+            if child is None:
+                pending.pop()
+                continue
+            found.paths.append(child.path)
+            found.stats.append(child.facts)
+            found.targets.append(child.target)
+            found.xattrs.append(child.xattrs)
+            if child.descend:
+                pending.append(iter(self._children(child.path)))
+            if len(found.paths) >= 1 << 14:
+                yield found
+                found = Found()
+        yield found
+
+    def _children(self, folder: bytes) -> list[_Child]:
+        try:
+            fd = open_beneath(self._root, folder, _FOLDER if folder else _FOLDER & ~os.O_NOFOLLOW)
+        except OSError as error:
+            self._report(folder, error, folder=True)
+            return []
+        try:
+            return self._list(fd, folder)
+        except OSError as error:
+            self._report(folder, error, folder=True)
+            return []
+        finally:
+            os.close(fd)
+
+    def _list(self, fd: int, folder: bytes) -> list[_Child]:
+        with os.scandir(fd) as listing:
+            entries = list(listing)
+        if folder and self._is_left_out(fd, {entry.name for entry in entries}):
+            return []
+        prefix = folder + b"/" if folder else b""
+        children = []
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            try:
+                child = self._child(fd, name, prefix + name, entry.stat(follow_symlinks=False))
+            except OSError as error:
+                self._report(prefix + name, error, folder=False)
+                continue
+            if child is not None:
+                children.append(child)
+        children.sort(key=_order)
+        return children
+
+    def _child(self, fd: int, name: bytes, path: bytes, facts: os.stat_result) -> _Child | None:
+        kind = facts.st_mode & 0o170000
+        if kind == stat.S_IFDIR:
+            if not self._rules.empty and not self._rules.takes_dir(path):
+                return None
+            xattrs = _xattrs(fd, name)
+            return _Child(name + b"/", path, facts, None, xattrs, self._descends(facts))
+        if not self._rules.empty and not self._rules.takes_file(path):
+            return None
+        if kind == stat.S_IFSOCK:
+            self.sockets.append(path)
+            return None
+        target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else None
+        return _Child(name, path, facts, target, _xattrs(fd, name), False)
+
+    def _descends(self, facts: os.stat_result) -> bool:
+        if (facts.st_dev, facts.st_ino) in self._skipped:
+            return False
+        return not self._source.one_file_system or facts.st_dev == self.facts.st_dev
+
+    def _is_left_out(self, fd: int, names: set[str]) -> bool:
+        """Whether a marker says that the folder is kept, but nothing in it."""
+        if any(os.fsdecode(marker) in names for marker in self._markers):
+            return True
+        return self._source.exclude_caches and "CACHEDIR.TAG" in names and _is_cache(fd)
+
+    def _report(self, path: bytes, error: OSError, *, folder: bool) -> None:
+        self.unread.append(Unread(path, error.strerror or type(error).__name__, folder))
+
+
+def _order(child: _Child) -> bytes:
+    return child.order
+
+
+def open_beneath(root: bytes, path: bytes, flags: int) -> int:
+    """Open `root/path`, whatever its length, and return the file descriptor.
+
+    Raises OSError as `open` does.
+    """
+    if len(root) + len(path) < _LONG:
+        return os.open(root + b"/" + path, flags)
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = path.split(b"/")
+    try:
+        for name in folders:
+            below = os.open(name, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        return os.open(last, flags, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def root_xattrs(root: bytes) -> Xattrs:
+    """Read the extended attributes of a source's own folder."""
+    return _read_xattrs(root) or []
+
+
+def _xattrs(fd: int, name: bytes) -> Xattrs | None:
+    """Read an entry's attributes; the detour over /proc spares a long path."""
+    return _read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
+
+
+def _read_xattrs(path: bytes) -> Xattrs | None:
+    try:
+        listed = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return None  # the file system keeps none, or the entry is gone: the walk reports that
+    if not listed:
+        return None
+    found = []
+    for name in sorted(listed):
+        try:
+            found.append((name, os.getxattr(path, name, follow_symlinks=False)))
+        except OSError:
+            continue  # listed to all, readable to few (security.*): as tar and rsync do
+    return found
+
+
+def _is_cache(fd: int) -> bool:
+    try:
+        tag = os.open("CACHEDIR.TAG", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+    except OSError:
+        return False
+    try:
+        return os.read(tag, len(_CACHE_TAG)) == _CACHE_TAG
+    except OSError:
+        return False
+    finally:
+        os.close(tag)
+
+
+def data_extents(fd: int, size: int) -> list[tuple[int, int]]:
+    """Return the (offset, length) of the parts of a file that are not holes, in order."""
+    extents = []
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError:
+            break  # ENXIO: only a hole is left
+        if start >= size:
+            break
+        stop = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        extents.append((start, stop - start))
+        position = stop
+    return extents

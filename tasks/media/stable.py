@@ -1,0 +1,101 @@
+"""Reading a file as it was at one instant, or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.media.source import open_beneath
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A file that changes while it is read is read again so many times, with these pauses in seconds.
+PAUSES = (0.01, 0.05, 0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(Exception):
+    """A file could not be read as it was at one instant."""
+
+    reason: str
+
+
+def same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether nothing was written to a file between two looks at it."""
+    return (before.st_mtime_ns, before.st_ctime_ns, before.st_size, before.st_ino) == (
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+        after.st_size,
+        after.st_ino,
+    )
+
+
+def open_file(root: bytes, path: bytes) -> int:
+    """Open a regular file below a source.
+
+    Raises Unreadable where it is gone, may not be read, or is no regular file any more.
+    """
+    try:
+        fd = open_beneath(root, path, _FLAGS)
+    except OSError as error:
+        raise Unreadable(error.strerror or "it cannot be opened") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Unreadable("It is no regular file any more")
+    return fd
+
+
+def read_all(fd: int, size: int) -> bytes:
+    """Read an open file from where it stands to its end; `size` is only a guess."""
+    pieces = []
+    while piece := os.read(fd, max(size + 1, 1 << 16)):
+        pieces.append(piece)
+        size = max(size - len(piece), 0)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def unchanged(
+    root: bytes, path: bytes, read: Callable[[int, os.stat_result], Any]
+) -> tuple[Any, os.stat_result]:
+    """Call `read(fd, facts)` until the file did not change meanwhile; return (result, facts).
+
+    Raises Unreadable where it never holds still, or cannot be read.
+    """
+    for pause in (*PAUSES, None):
+        fd = open_file(root, path)
+        try:
+            before = os.fstat(fd)
+            result = read(fd, before)
+            if same(before, os.fstat(fd)):
+                return result, before
+        except OSError as error:
+            raise Unreadable(error.strerror or "it cannot be read") from error
+        finally:
+            os.close(fd)
+        if pause is not None:
+            time.sleep(pause)
+    raise Unreadable("It changed while it was read")
+
+
+def extent_reader(fd: int, start: int, length: int) -> Callable[[int], bytes]:
+    """Return a function that reads a stretch of a file piece by piece."""
+    position, end = start, start + length
+
+    def read(count: int) -> bytes:
+        nonlocal position
+        piece = os.pread(fd, min(count, end - position), position)
+        position += len(piece)
+        return piece
+
+    return read
+
+
+def zeros(count: int) -> Iterator[bytes]:
+    """Yield `count` zero bytes in pieces, for hashing a hole."""
+    block = bytes(min(count, 1 << 20))
+    while count > 0:
+        yield block[:count] if count < len(block) else block
+        count -= len(block)

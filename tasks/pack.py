@@ -1,0 +1,464 @@
+"""Pack: read the files of one bundle once; hash, deduplicate and compress them into archives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import luigi
+import pyarrow as pa
+
+from tasks._base import Stage
+from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
+from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, Stretch
+from tasks.catalog.runs import Request, Run
+from tasks.formats import tar
+from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter
+from tasks.formats.chunks import cut
+from tasks.formats.manifest import batches, integers, raw_paths, rows_between, words
+from tasks.media import durable
+from tasks.media.source import data_extents
+from tasks.media.spool import Spool
+from tasks.media.stable import (
+    Unreadable,
+    extent_reader,
+    open_file,
+    read_all,
+    unchanged,
+    zeros,
+)
+from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
+from tasks.plan import PlanArchives
+from tasks.scan import source_path
+
+_BATCH_FILES = 1024
+_LONGEST_NAME = 255
+_PARTS_FOLDER = b".cartridge-parts"
+
+
+class PackArchive(Stage):
+    """One bundle of a run; its archives go to the spool as they are finished."""
+
+    number = luigi.IntParameter()
+
+    @property
+    def result(self) -> str:
+        """The receipt of the bundle."""
+        return os.path.join("bundles", f"{self.number:04d}.json")
+
+    def process_resources(self) -> dict[str, int]:
+        """One packer less than there are processes: the writer must never wait for a place."""
+        return {f"pack-{self.profile}": 1}
+
+    def requires(self) -> PlanArchives:
+        """The plan says which rows are in the bundle."""
+        return PlanArchives(**self.identity)
+
+    def work(self) -> None:
+        """Pack the bundle."""
+        run = self.run_folder
+        plan = run.load("plan.json", ArchivesPlan)
+        bundle = next(b for b in plan.bundles if b.number == self.number)
+        run.save(self.result, Packer(run, plan, bundle).pack())
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file that was read whole and waits to be added."""
+
+    row: int
+    name: bytes
+    data: bytes
+    facts: os.stat_result
+    digest: bytes
+    entry: _Entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the pack list says of one row."""
+
+    row: int
+    kind: str
+    root: bytes
+    path: bytes
+    name: bytes
+    size: int
+    mtime: int
+    ctime: int
+    user: str
+    group: str
+    xattrs: list[tuple[str, bytes]]
+    old: bytes | None
+    rest: dict[str, Any]
+
+
+class _Draft:
+    """The archive that is being filled."""
+
+    def __init__(self, number: int, path: str) -> None:
+        self.number = number
+        self.path = path
+        self.file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed when it is full
+        self.writer = ArchiveWriter(self.file)
+        self.contents = ContentRecords()
+        self.rows = RowRecords()
+
+
+class Packer:
+    """Pack one bundle, archive by archive; each finished archive is a checkpoint."""
+
+    def __init__(self, run: Run, plan: ArchivesPlan, bundle: Bundle) -> None:
+        request = run.request
+        self._run = run
+        self._plan = plan
+        self._bundle = bundle
+        self._roots = _roots(request)
+        self._spool = Spool(run.spool, spool_limit(request, plan, run), largest_archive(plan))
+        self._stored = StoredIndex(run.path("stored.idx"))
+        self._batch_bytes = min(FRAME, plan.archive_size // 4)
+        self._waiting: list[_Read] = []
+        self._waiting_bytes = 0
+        self._troubles: list[Trouble] = []
+        self._finished: list[str] = []
+        self._done: set[int] = set()
+        self._resume()
+        finished = {int(number) for number in self._finished}
+        self._claims = Claims(run.path("claims"), bundle.number, finished)
+        self._draft: _Draft | None = None
+
+    def pack(self) -> BundleReceipt:
+        """Read every file of the bundle; return what was packed and what could not be read."""
+        bundle = self._bundle
+        for batch in rows_between(self._run.path("pack.parquet"), bundle.start, bundle.stop):
+            for entry in self._entries(batch):
+                self._add(entry)
+        self._flush()
+        self._close_archive()
+        self._claims.close()
+        return BundleReceipt(number=bundle.number, archives=self._finished, troubles=self._troubles)
+
+    def _resume(self) -> None:
+        """Skip what an interrupted packer of this bundle has finished."""
+        index = 0
+        while self._run.has(os.path.join("packed", f"{self._number(index)}.json")):
+            number = self._number(index)
+            self._finished.append(number)
+            for batch in batches(self._run.path("packed", f"{number}.rows.parquet"), ["row"]):
+                self._done.update(batch.column("row").to_pylist())
+            index += 1
+
+    def _number(self, index: int) -> str:
+        return f"{self._bundle.number * BUNDLE + index:08d}"
+
+    def _entries(self, batch: pa.RecordBatch) -> Iterator[_Entry]:
+        columns = {
+            name: words(batch.column(name)).to_pylist()
+            for name in ("type", "source", "user", "group", "row", "size", "old_sha256")
+        }
+        times = [integers(batch.column(name)).tolist() for name in ("mtime", "ctime")]
+        plain = batch.column("xattrs").null_count == batch.num_rows
+        xattrs = [None] * batch.num_rows if plain else batch.column("xattrs").to_pylist()
+        for i, path in enumerate(raw_paths(batch).to_pylist()):
+            row = columns["row"][i]
+            if row in self._done:
+                continue
+            kind, source = columns["type"][i], columns["source"][i]
+            yield _Entry(
+                row,
+                kind,
+                self._roots[source],
+                path,
+                source.encode() + b"/" + path,
+                columns["size"][i],
+                times[0][i],
+                times[1][i],
+                columns["user"][i],
+                columns["group"][i],
+                xattrs[i] or [],
+                columns["old_sha256"][i],
+                {} if kind == "file" else _rest(batch, i),
+            )
+
+    def _add(self, entry: _Entry) -> None:
+        if entry.kind != "file":
+            self._add_header(entry)
+            return
+        try:
+            if entry.size > self._plan.cutting.split_size:
+                self._add_large(entry)
+            else:
+                self._add_whole(entry)
+        except Unreadable as error:
+            shown = entry.name.decode("utf-8", "replace")
+            self._troubles.append(Trouble(path=shown, reason=error.reason))
+
+    def _add_whole(self, entry: _Entry) -> None:
+        data, facts = self._read_at_once(entry)
+        size = len(data)
+        if size > self._plan.cutting.split_size:
+            self._add_large(entry)  # it has grown since the scan
+            return
+        if size >= 4096 and facts.st_blocks * 512 < size and self._add_sparse(entry):
+            return
+        digest = hashlib.sha256(data).digest()
+        self._waiting.append(_Read(entry.row, entry.name, data, facts, digest, entry))
+        self._waiting_bytes += size + 1536
+        if self._waiting_bytes >= self._batch_bytes or len(self._waiting) >= _BATCH_FILES:
+            self._flush()
+
+    def _read_at_once(self, entry: _Entry) -> tuple[bytes, os.stat_result]:
+        """Read a file that has not changed since the scan; take more care where it has."""
+        fd = open_file(entry.root, entry.path)
+        try:
+            data = read_all(fd, entry.size)
+            facts = os.fstat(fd)
+        except OSError as error:
+            raise Unreadable(error.strerror or "it cannot be read") from error
+        finally:
+            os.close(fd)
+        seen = (len(data), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if seen == (entry.size, entry.size, entry.mtime, entry.ctime):
+            return data, facts
+        data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
+        return data, facts
+
+    def _flush(self) -> None:
+        """Add the files that wait; contents that are stored already are only referred to."""
+        waiting, self._waiting = self._waiting, []
+        raw, self._waiting_bytes = self._waiting_bytes, 0
+        filled = [read for read in waiting if read.data]
+        draft = self._archive_for(raw)
+        verdicts = self._claims.claim([r.digest for r in filled], draft.number, self._stored)
+        fresh = {id(read) for read, new in zip(filled, verdicts, strict=True) if new}
+        for read in waiting:
+            content = None
+            if id(read) in fresh or not read.data:
+                place = draft.writer.add(_file_header(read), read.data, len(read.data))
+                if read.data:
+                    content = draft.contents.add(read.digest, read.name, place, len(read.data))
+            draft.rows.add(read.row, read.facts, read.digest, read.entry.old, content)
+
+    def _add_header(self, entry: _Entry) -> None:
+        if entry.kind == "hardlink":
+            self._flush()  # its first name comes before it, so that tar finds it
+        member = tar.Member(
+            name=entry.name,
+            kind=entry.kind,
+            mtime_ns=entry.mtime,
+            user=entry.user,
+            group=entry.group,
+            xattrs=entry.xattrs,
+            **entry.rest,
+        )
+        self._archive_for(0).writer.add(tar.header(member))
+
+    def _add_sparse(self, entry: _Entry) -> bool:
+        """Add a small file with holes as tar does; False where it has none."""
+
+        def read(fd: int, facts: os.stat_result) -> Any:
+            extents = data_extents(fd, facts.st_size)
+            if sum(length for _, length in extents) == facts.st_size:
+                return None
+            return extents, [read_all_at(fd, *extent) for extent in extents]
+
+        result, facts = unchanged(entry.root, entry.path, read)
+        if result is None or any(length % 512 for _, length in result[0][:-1]):
+            return False
+        extents, pieces = result
+        digest = _sparse_digest(extents, pieces, facts.st_size)
+        self._flush()
+        draft = self._archive_for(sum(map(len, pieces)) + 4096)
+        content = None
+        if self._claims.claim([digest], draft.number, self._stored)[0]:
+            header = tar.sparse_header(
+                entry.name, extents, facts.st_size, *_owner(facts, entry), entry.xattrs
+            )
+            data = b"".join(pieces)
+            place = draft.writer.add(header, data, len(data))
+            stretches = _stretches(extents, pieces, facts.st_size, place)
+            content = draft.contents.add_sparse(digest, entry.name, stretches)
+        draft.rows.add(entry.row, facts, digest, entry.old, content)
+        return True
+
+    def _add_large(self, entry: _Entry) -> None:
+        """Store the chunks of a large file that are not stored yet."""
+        self._flush()
+        (digest, recipe), facts = unchanged(
+            entry.root, entry.path, lambda fd, facts: self._store_chunks(entry, fd, facts)
+        )
+        self._archive_for(0).rows.add(entry.row, facts, digest, entry.old, None, recipe)
+
+    def _store_chunks(self, entry: _Entry, fd: int, facts: os.stat_result) -> tuple[bytes, Recipe]:
+        whole = hashlib.sha256()
+        recipe: Recipe = []
+        position = 0
+        for start, length in data_extents(fd, facts.st_size):
+            _add_hole(recipe, whole, start - position)
+            position = start
+            for chunk in cut(extent_reader(fd, start, length), self._plan.cutting):
+                whole.update(chunk)
+                digest = hashlib.sha256(chunk).digest()
+                self._store_chunk(entry, position, facts, chunk, digest)
+                recipe.append({"length": len(chunk), "sha256": digest})
+                position += len(chunk)
+        _add_hole(recipe, whole, facts.st_size - position)
+        return whole.digest(), recipe
+
+    def _store_chunk(
+        self, entry: _Entry, position: int, facts: os.stat_result, chunk: memoryview, digest: bytes
+    ) -> None:
+        draft = self._archive_for(len(chunk) + 2048)
+        if not self._claims.claim([digest], draft.number, self._stored)[0]:
+            return
+        name = part_name(entry.name, position, digest)
+        shown = entry.name.decode("utf-8", "replace")
+        member = tar.Member(
+            name=name,
+            kind="file",
+            size=len(chunk),
+            mode=0o600,
+            uid=facts.st_uid,
+            gid=facts.st_gid,
+            mtime_ns=facts.st_mtime_ns // 10**9 * 10**9,
+            comment=f"{len(chunk)} bytes from {position} of {shown}",
+        )
+        place = draft.writer.add(tar.header(member), bytes(chunk), len(chunk))
+        draft.contents.add(digest, name, place, len(chunk))
+
+    def _archive_for(self, size: int) -> _Draft:
+        """Return the archive that takes `size` more bytes; a full one is finished first."""
+        draft = self._draft
+        if (
+            draft
+            and draft.writer.members
+            and (draft.writer.estimate + size > self._plan.archive_size)
+        ):
+            self._close_archive()
+            draft = None
+        if draft is None:
+            number = self._number(len(self._finished))
+            path = self._spool.draft(number, self._run.has_failed)
+            draft = self._draft = _Draft(int(number), path)
+        return draft
+
+    def _close_archive(self) -> None:
+        """Publish the archive: data, then the lists, then the record that says so."""
+        draft, self._draft = self._draft, None
+        if draft is None:
+            return
+        run, number = self._run, f"{draft.number:08d}"
+        archive = f"archives/{run.snapshot}/{number}{SUFFIX}"
+        digest = draft.writer.finish() if draft.writer.members else ""
+        draft.file.close()
+        draft.rows.save(run.path("packed", f"{number}.rows.parquet"))
+        contents = run.path("packed", f"{number}.contents.parquet")
+        draft.contents.save(contents, archive, draft.writer.frames)
+        if draft.writer.members:
+            durable.publish(draft.path, self._spool.path(number))
+        else:
+            durable.remove(draft.path)
+        packed = PackedArchive(
+            number=number,
+            archive=archive,
+            bytes=draft.writer.bytes,
+            sha256=digest,
+            content_bytes=sum(draft.contents.lengths),
+            members=draft.writer.members,
+            contents=len(draft.contents.digests),
+        )
+        run.save(os.path.join("packed", f"{number}.json"), packed)
+        self._finished.append(number)
+
+
+def part_name(name: bytes, position: int, digest: bytes) -> bytes:
+    """Name the member that holds a part of a large file.
+
+    It is `<name>.cartridge-parts/<byte position>`, or goes by its hash where that is too long.
+    """
+    folder = name + _PARTS_FOLDER
+    if len(folder.rpartition(b"/")[2]) <= _LONGEST_NAME and len(folder) < 4000:
+        return b"%s/%015d" % (folder, position)
+    return _PARTS_FOLDER + b"/" + digest.hex().encode()
+
+
+def largest_archive(plan: ArchivesPlan) -> int:
+    """Return what an archive takes at most in the spool, in bytes."""
+    return plan.archive_size + plan.archive_size // 64 + (1 << 16)
+
+
+def spool_limit(request: Request, plan: ArchivesPlan, run: Run) -> int:
+    """Return how many bytes the spool may hold: some archives ahead, never the whole disk."""
+    if request.profile.run.spool_size is not None:
+        return request.profile.run.spool_size
+    facts = os.statvfs(run.spool)
+    return min(max(4 << 30, 8 * plan.archive_size), facts.f_bavail * facts.f_frsize // 2)
+
+
+def read_all_at(fd: int, start: int, length: int) -> bytes:
+    """Read a stretch of a file, as much of it as there is."""
+    read = extent_reader(fd, start, length)
+    return b"".join(iter(lambda: read(length), b""))
+
+
+def _roots(request: Request) -> dict[str, bytes]:
+    return {s.name: os.fsencode(source_path(s, request.workspace)) for s in request.profile.source}
+
+
+def _rest(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
+    """Return what the header of an entry without content needs."""
+    names = ("mode", "uid", "gid", "rdev", "link_target")
+    facts = {name: batch.column(name)[index].as_py() for name in names}
+    target = facts["link_target"] or b""
+    if batch.column("type")[index].as_py() == "hardlink":
+        target = batch.column("source")[index].as_py().encode() + b"/" + target
+    return {**facts, "link_target": target, "rdev": facts["rdev"] or 0}
+
+
+def _owner(facts: os.stat_result, entry: _Entry) -> tuple[int, int, int, str, str, int]:
+    mode = facts.st_mode & 0o7777
+    return mode, facts.st_uid, facts.st_gid, entry.user, entry.group, facts.st_mtime_ns
+
+
+def _file_header(read: _Read) -> bytes:
+    owner = _owner(read.facts, read.entry)
+    return tar.file_header(read.name, len(read.data), *owner, read.entry.xattrs)
+
+
+def _add_hole(recipe: Recipe, whole: Any, length: int) -> None:
+    if length > 0:
+        for piece in zeros(length):
+            whole.update(piece)
+        recipe.append({"length": length, "sha256": None})
+
+
+def _sparse_digest(extents: list[tuple[int, int]], pieces: list[bytes], size: int) -> bytes:
+    whole = hashlib.sha256()
+    position = 0
+    for (start, _), data in zip(extents, pieces, strict=True):
+        for gap in zeros(start - position):
+            whole.update(gap)
+        whole.update(data)
+        position = start + len(data)
+    for gap in zeros(size - position):
+        whole.update(gap)
+    return whole.digest()
+
+
+def _stretches(
+    extents: list[tuple[int, int]], pieces: list[bytes], size: int, place: tuple[int, int]
+) -> list[Stretch]:
+    """Turn extents into data and holes; `place` is where the first data lies in the archive."""
+    stretches: list[Stretch] = []
+    position, data = 0, place[0] * FRAME + place[1]
+    for (start, length), piece in zip(extents, pieces, strict=True):
+        if start > position:
+            stretches.append(start - position)
+        stretches.append((*divmod(data, FRAME), length, hashlib.sha256(piece).digest()))
+        position, data = start + length, data + length
+    if size > position:
+        stretches.append(size - position)
+    return stretches

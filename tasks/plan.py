@@ -1,0 +1,94 @@
+"""Plan: cut the change set into bundles of work, each packed by one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tasks._base import Stage
+from tasks.catalog.contents import write_index
+from tasks.catalog.runs import Request, Run
+from tasks.diff import DiffManifest
+from tasks.formats.chunks import cutting_for
+from tasks.formats.manifest import batches
+from tasks.model.words import ArchivesPlan, Bundle, CartridgeRow
+
+# A member costs about this much tar besides its content.
+_HEADER = 1536
+_SMALLEST_ARCHIVE, _LARGEST_ARCHIVE = 64 << 10, 1 << 30
+_FAVOURITE_ARCHIVE = 32 << 20
+_MOST_BUNDLES = 100
+_SMALLEST_BUNDLE = 48 << 20
+# On average half an archive of a cartridge stays free: far below 2 % of a large one; on a small one
+# the cost of many small archives would be worse than that.
+_LARGE_CARTRIDGE, _ARCHIVES_ON_LARGE, _ARCHIVES_ON_SMALL = 10**9, 160, 32
+
+
+class PlanArchives(Stage):
+    """The bundles of a run, and the index of what is stored already."""
+
+    result = "plan.json"
+
+    def requires(self) -> DiffManifest:
+        """What is packed follows from what has changed."""
+        return DiffManifest(**self.identity)
+
+    def work(self) -> None:
+        """Plan the bundles."""
+        run = self.run_folder
+        request = run.request
+        _index_stored(run, request)
+        smallest = smallest_capacity(run.store.cartridges(), request.profile.cartridges.capacity)
+        run.save(self.result, plan(run.path("pack.parquet"), request, smallest))
+
+
+def plan(pack_list: str, request: Request, smallest: int | None) -> ArchivesPlan:
+    """Cut the pack list into bundles of about equal bytes; `smallest` is a capacity in bytes."""
+    sizes = [np.zeros(0, np.int64)]
+    for batch in batches(pack_list, ["type", "size"]):
+        size = batch.column("size").to_numpy()
+        is_file = np.asarray(batch.column("type").to_pylist()) == "file"
+        sizes.append(np.where(is_file, size, 0) + _HEADER)
+    weights = np.concatenate(sizes)
+    total = int(weights.sum())
+    archive_size = request.profile.archive.archive_size or archive_size_for(total, smallest)
+    cutting = cutting_for(request.profile.archive.split_size, smallest, archive_size)
+    target = max(_SMALLEST_BUNDLE, total // _MOST_BUNDLES)
+    return ArchivesPlan(
+        archive_size=archive_size,
+        cutting=cutting,
+        bundles=list(_bundles(np.cumsum(weights), target)),
+    )
+
+
+def archive_size_for(total: int, smallest: int | None) -> int:
+    """Choose how large an archive may grow: small against a cartridge, few in a run. Bytes."""
+    size = min(max(_FAVOURITE_ARCHIVE, total // 1000), _LARGEST_ARCHIVE)
+    if smallest is not None:
+        large = smallest >= _LARGE_CARTRIDGE
+        size = min(size, smallest // (_ARCHIVES_ON_LARGE if large else _ARCHIVES_ON_SMALL))
+    return max(size, _SMALLEST_ARCHIVE)
+
+
+def smallest_capacity(cartridges: Iterable[CartridgeRow], cap: int | None) -> int | None:
+    """Return the capacity of the smallest cartridge known, in bytes; None where none is known."""
+    known = [row.capacity for row in cartridges if row.capacity is not None]
+    return min([*known, *([cap] if cap is not None else [])], default=None)
+
+
+def _bundles(ends: np.ndarray[tuple[int], np.dtype[np.int64]], target: int) -> Iterable[Bundle]:
+    """Cut rows, given by where each ends in bytes, into runs of about `target` bytes."""
+    start, number, done = 0, 1, 0
+    while start < len(ends):
+        stop = max(start + 1, int(np.searchsorted(ends, done + target, side="right")))
+        yield Bundle(number=number, start=start, stop=stop, bytes=int(ends[stop - 1]) - done)
+        start, number, done = stop, number + 1, int(ends[stop - 1])
+
+
+def _index_stored(run: Run, request: Request) -> None:
+    """Write the index of all contents that this run may refer to."""
+    store = run.store
+    alive = set() if request.full else {a.archive for a in store.archives() if a.state == "stored"}
+    files = [store.contents_path(snapshot) for snapshot in store.stored_snapshots()]
+    write_index(run.path("stored.idx"), files if alive else [], alive)

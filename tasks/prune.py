@@ -1,0 +1,133 @@
+"""Prune: forget snapshots that no rule keeps, and remove the archives that only they needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from tasks._base import Stage
+from tasks.catalog import export, members, retention
+from tasks.catalog.runs import Request
+from tasks.catalog.store import Store
+from tasks.commit import CommitSnapshot
+from tasks.media import durable
+from tasks.media.cartridge import Cartridge
+from tasks.model.profile import Retention
+from tasks.model.words import ArchiveRow, CartridgeRow
+
+
+class PruneBackups(Stage):
+    """Retention, applied once at the end of a run."""
+
+    result = "pruned.json"
+
+    def requires(self) -> CommitSnapshot:
+        """The new snapshot is known before an old one is forgotten."""
+        return CommitSnapshot(**self.identity)
+
+    def work(self) -> None:
+        """Plan and execute."""
+        run = self.run_folder
+        request = run.request
+        plan = plan_prune(run.store, request.profile.retention)
+        run.save(self.result, execute(plan, request, run.store))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePlan:
+    """What retention asks for: snapshots with the reasons to keep them, and archives to drop."""
+
+    kept: dict[str, list[str]]
+    forgotten: list[str]
+    dead: list[ArchiveRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What a prune did: bytes freed on present cartridges, bytes noted on absent ones."""
+
+    kept: dict[str, list[str]]
+    forgotten: list[str]
+    freed: int
+    waiting: int
+
+
+def plan_prune(store: Store, rules: Retention) -> PrunePlan:
+    """Decide what goes; nothing is touched."""
+    kept = retention.reasons(store.snapshots(), rules)
+    forgotten = [snapshot for snapshot, why in kept.items() if not why]
+    staying = [snapshot for snapshot, why in kept.items() if why]
+    needed = {archive for s in staying for archive in store.info(s).archives}
+    dead = [row for row in store.archives() if not _is_needed(row, needed, staying)]
+    return PrunePlan(
+        kept={s: why for s, why in kept.items() if why}, forgotten=forgotten, dead=dead
+    )
+
+
+def _is_needed(row: ArchiveRow, needed: set[str], staying: Iterable[str]) -> bool:
+    """An archive of headers alone belongs to its snapshot; any other to whoever refers to it."""
+    if row.contents == 0:
+        return row.snapshot in staying
+    return row.archive in needed
+
+
+def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
+    """Forget the snapshots, mark the dead archives, then remove those that are present.
+
+    The index goes before the data: killed at any point, the next prune finishes the work.
+    """
+    for snapshot in plan.forgotten:
+        durable.remove(store.manifest_path(snapshot))
+    dead = {row.archive for row in plan.dead}
+    if dead:
+        store.update_archives(
+            lambda rows: [
+                replace(row, state=export.DEAD) if row.archive in dead else row for row in rows
+            ]
+        )
+    freed = sweep(request, store) if dead or plan.forgotten else 0
+    _forget_contents(store)
+    waiting = sum(row.bytes for row in store.archives() if row.state == export.DEAD)
+    return PruneResult(kept=plan.kept, forgotten=plan.forgotten, freed=freed, waiting=waiting)
+
+
+def sweep(request: Request, store: Store) -> int:
+    """Remove dead archives from the cartridges that are present; return the bytes freed."""
+    shelf = members.survey(request, store)
+    freed = 0
+    for row in store.cartridges():
+        cartridge = shelf.find(row.uuid)
+        if cartridge is not None and _has_work(cartridge, row, store):
+            freed += _sweep_one(cartridge, row, store)
+    return freed
+
+
+def _has_work(cartridge: Cartridge, row: CartridgeRow, store: Store) -> bool:
+    dead = any(a.state == export.DEAD and a.cartridge == row.serial for a in store.archives())
+    known = {export.manifest_name(snapshot) for snapshot in store.snapshots()}
+    there = {name for name, _ in cartridge.files() if name.startswith(export.MANIFESTS)}
+    return dead or bool(there - known)
+
+
+def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store) -> int:
+    dead = {
+        a.archive for a in store.archives() if a.state == export.DEAD and a.cartridge == row.serial
+    }
+    newest = store.newest()
+    with cartridge.writing():
+        freed = cartridge.drop(dead)
+        store.update_archives(lambda rows: [a for a in rows if a.archive not in dead])
+        if newest is not None:
+            manifest = store.manifest_path(newest)
+            export.seal(cartridge, store, newest, manifest, store.archives_path)
+    state = "open" if freed and row.state == "full" else row.state
+    store.alter_cartridge(row.uuid, used=cartridge.used(), state=state)
+    return freed
+
+
+def _forget_contents(store: Store) -> None:
+    """Remove the lists of contents of which no archive is left."""
+    alive = {row.snapshot for row in store.archives()}
+    for snapshot in store.stored_snapshots():
+        if snapshot not in alive and snapshot not in store.snapshots():
+            durable.remove(store.contents_path(snapshot))

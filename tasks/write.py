@@ -1,0 +1,230 @@
+"""Write: move archives from the spool to a cartridge until it is full or nothing is left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import luigi
+
+from tasks._base import Stage
+from tasks.catalog import export, guards, members, placement
+from tasks.catalog.assembly import assemble
+from tasks.catalog.runs import Run
+from tasks.diff import summaries
+from tasks.media import durable
+from tasks.media.cartridge import Cartridge, write_label
+from tasks.media.shelf import Shelf
+from tasks.model.errors import CartridgeWanted, Interrupted, VolumeUnusable
+from tasks.model.units import format_size, iso
+from tasks.model.words import (
+    ArchivesPlan,
+    CartridgeRow,
+    JournalLine,
+    PackedArchive,
+    WriteReceipt,
+)
+from tasks.plan import PlanArchives
+
+_PAUSE = 0.05
+
+
+class WriteCartridge(Stage):
+    """The n-th cartridge that a run writes; which one that is, the shelf decides."""
+
+    sequence = luigi.IntParameter()
+    priority = 100
+
+    @property
+    def result(self) -> str:
+        """The receipt."""
+        return receipt_name(self.sequence)
+
+    def requires(self) -> PlanArchives:
+        """Packing goes on meanwhile; only the plan has to be there."""
+        return PlanArchives(**self.identity)
+
+    def work(self) -> None:
+        """Write the cartridge."""
+        self.run_folder.save(self.result, write(self.run_folder, self.sequence))
+
+
+def receipt_name(sequence: int) -> str:
+    """Name the receipt of the n-th cartridge of a run."""
+    return os.path.join("written", f"{sequence:03d}.json")
+
+
+def write(run: Run, sequence: int) -> WriteReceipt:
+    """Fill and seal the next cartridge.
+
+    Raises CartridgeWanted where it is not there, WrongCartridge where it must not be written.
+    """
+    cartridge = _next(run)
+    row = _begin(run, cartridge)
+    with cartridge.writing():
+        cartridge.tidy()
+        guards.reconcile(cartridge, run)
+        before = len(run.placed())
+        last = _Filling(run, cartridge).fill()
+        if last or len(run.placed()) > before:
+            _seal(run, cartridge, complete=last)
+    used = cartridge.used()
+    state = placement.OPEN if last else placement.FULL
+    run.store.alter_cartridge(row.uuid, used=used, state=state)
+    placed = run.placed()
+    numbers = sorted(number for number, serial in placed.items() if serial == row.serial)
+    sizes = {packed.number: packed.bytes for packed in run.packed()}
+    return WriteReceipt(
+        sequence=sequence,
+        serial=row.serial,
+        uuid=row.uuid,
+        path=cartridge.path,
+        archives=numbers,
+        bytes=sum(sizes[number] for number in numbers),
+        last=last,
+    )
+
+
+def _next(run: Run) -> Cartridge:
+    """Find the cartridge to be written, labelling a blank volume where the profile says so."""
+    request = run.request
+    shelf = members.survey(request, run.store)
+    present = {c.label.uuid for c in shelf.cartridges}
+    row, _ = placement.next_cartridge(run.store.cartridges(), present)
+    if row is None or row.uuid not in present:
+        fresh = _label_blank(run, shelf) if row is None or row.state == placement.BLANK else None
+        if fresh is None:
+            raise _wanted(run, row, shelf)
+        return fresh
+    cartridge = shelf.find(row.uuid)
+    assert cartridge is not None
+    guards.check(cartridge, run)
+    return cartridge
+
+
+def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
+    request = run.request
+    cartridges = request.profile.cartridges
+    if not cartridges.auto_label or not shelf.blank:
+        return None
+    path = shelf.blank[0]
+    label = write_label(
+        path,
+        set_name=cartridges.set,
+        serial=placement.next_serial(run.store.cartridges()),
+        profile=request.profile_name,
+        capacity=cartridges.capacity,
+        created=iso(datetime.now(UTC)),
+    )
+    cartridge = Cartridge(path, label)
+    capacity = members.capacity_of(cartridge, cartridges.capacity)
+    row = members.row_of(label, path, capacity)
+    run.store.update_cartridges(lambda rows: [*rows, row])
+    return cartridge
+
+
+def _wanted(run: Run, row: CartridgeRow | None, shelf: Shelf) -> CartridgeWanted:
+    set_name = run.request.profile.cartridges.set
+    if row is not None:
+        return CartridgeWanted(label=row.label, reason=f"it is not present ({row.location})")
+    serial = placement.next_serial(run.store.cartridges())
+    reason = "all labelled cartridges are full; label a new one with 'cartridge label DIR --set "
+    return CartridgeWanted(label=f"{set_name} {serial}", reason=f"{reason}{set_name}'")
+
+
+def _begin(run: Run, cartridge: Cartridge) -> CartridgeRow:
+    """Note in the catalog that the cartridge is being written, and where it is."""
+    run.store.alter_cartridge(
+        cartridge.label.uuid,
+        state=placement.OPEN,
+        location=cartridge.path,
+        written=iso(datetime.now(UTC)),
+    )
+    return next(r for r in run.store.cartridges() if r.uuid == cartridge.label.uuid)
+
+
+@dataclass(slots=True)
+class _Filling:
+    """Moving archives from the spool to one cartridge."""
+
+    run: Run
+    cartridge: Cartridge
+
+    def fill(self) -> bool:
+        """Place what fits until the cartridge is full; True where nothing of the run is left."""
+        plan = self.run.load("plan.json", ArchivesPlan)
+        cap = self.run.request.profile.cartridges.capacity
+        room = self.cartridge.room(cap) - self._reserve(plan, cap)
+        placed = set(self.run.placed())
+        if room < 0:
+            return self._too_small_or_full(0)
+        began_with = len(placed)
+        while True:
+            finished = all(
+                self.run.has(os.path.join("bundles", f"{b.number:04d}.json")) for b in plan.bundles
+            )
+            ready = [p for p in self._packed(placed) if p.number not in placed]
+            for packed in ready:
+                if self.cartridge.cost(packed.bytes) <= room:
+                    room -= self._place(packed)
+                    placed.add(packed.number)
+            left = [packed for packed in ready if packed.number not in placed]
+            if left:
+                return self._too_small_or_full(left[0].bytes, empty=len(placed) == began_with)
+            if finished:
+                return True
+            if self.run.has_failed():
+                raise Interrupted()  # the stage that failed has said why
+            time.sleep(_PAUSE)
+
+    def _packed(self, placed: set[str]) -> Iterator[PackedArchive]:
+        """Read the records of archives that are new since the last look."""
+        names = sorted(n[:-5] for n in os.listdir(self.run.path("packed")) if n.endswith(".json"))
+        for number in names:
+            if number not in placed:
+                packed = self.run.load(os.path.join("packed", f"{number}.json"), PackedArchive)
+                if packed.bytes:
+                    yield packed
+                else:
+                    placed.add(number)
+
+    def _place(self, packed: PackedArchive) -> int:
+        """Put one archive on the cartridge; then note it, then free the spool."""
+        line = JournalLine(
+            archive=packed.archive,
+            bytes=packed.bytes,
+            sha256=packed.sha256,
+            snapshot=self.run.snapshot,
+        )
+        spooled = self.run.spooled(packed.number)
+        self.cartridge.place(line, spooled)
+        self.run.note_placed(packed.number, self.cartridge.label.serial)
+        durable.remove(spooled)
+        return self.cartridge.cost(packed.bytes)
+
+    def _reserve(self, plan: ArchivesPlan, cap: int | None) -> int:
+        scans = summaries(self.run)
+        here = len(self.cartridge.journal())
+        work = sum(bundle.bytes for bundle in plan.bundles)
+        room = max(self.cartridge.room(cap), 0)
+        expected = min(work, room) // plan.archive_size + len(plan.bundles) + here
+        average = plan.cutting.average
+        return export.reserve(self.run, scans, average, min(expected, 20_000))
+
+    def _too_small_or_full(self, size: int, *, empty: bool = True) -> bool:
+        """Say that the cartridge is full; VolumeUnusable where even an empty one would be."""
+        if empty and not self.cartridge.journal():
+            need = f"neither an archive of {format_size(size)} nor the catalog fits on it"
+            raise VolumeUnusable(path=self.cartridge.path, reason=need)
+        return False
+
+
+def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
+    """Put the catalog on the cartridge: all of it, or what is known while a run goes on."""
+    name = "manifest.parquet" if complete else "partial.parquet"
+    manifest = run.path(name)
+    assemble(run, summaries(run), manifest, complete=complete)
+    export.seal(cartridge, run.store, run.snapshot, manifest, export.write_archives(run))

@@ -1,0 +1,141 @@
+"""What tests are given: a fresh program, a source, cartridges, and volumes where root may mount."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.helpers.program import NOBODY, REPOSITORY, Program
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+MAKERS = {
+    "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0"],
+    "exfat": ["mkfs.exfat"],
+    "vfat": ["mkfs.vfat"],
+}
+
+MakeCartridges = Callable[[int], list[Path]]
+MakeVolume = Callable[..., Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """The program with a fresh workspace."""
+    return Program(tmp_path / "program")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory to back up, called `source`."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cartridges(tmp_path: Path) -> MakeCartridges:
+    """Makes n more empty directories in `media`, called c1, c2, and so on."""
+    media = tmp_path / "media"
+    media.mkdir()
+
+    def make(number: int) -> list[Path]:
+        first = len(list(media.iterdir())) + 1
+        made = [media / f"c{index}" for index in range(first, first + number)]
+        for folder in made:
+            folder.mkdir()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def needs_root() -> None:
+    """Leave the test out where it does not run as root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture
+def commons() -> Iterator[Path]:
+    """A directory that a user without rights can reach and owns; run `as_nobody` in it."""
+    folder = Path(tempfile.mkdtemp(prefix="commons-", dir="/tmp"))
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+rwx", folder], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def as_nobody(commons: Path) -> Program:
+    """The program in `commons`, run by a user who may not read everything."""
+    program = Program(commons / "program")
+    if os.geteuid() != 0:
+        return program
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", commons], check=True)
+    if not shutil.which("setpriv") or not _reaches_the_code(program.as_user()):
+        pytest.skip("no other user can run the program from here")
+    return program.as_user()
+
+
+@pytest.fixture
+def loop_volume(tmp_path: Path) -> Iterator[MakeVolume]:
+    """Makes and mounts a file system of n MB: `loop_volume(64, kind="exfat", options="ro")`."""
+    with contextlib.ExitStack() as undo:
+
+        def make(megabytes: int, kind: str = "ext4", options: str = "") -> Path:
+            number = len(list(tmp_path.glob("volume-*.img"))) + 1
+            image = tmp_path / f"volume-{number}.img"
+            target = tmp_path / f"volume-{number}"
+            _format(image, megabytes, kind)
+            target.mkdir()
+            _mount(image, target, kind, options)
+            undo.callback(_unmount, target)
+            return target
+
+        yield make
+
+
+def _reaches_the_code(program: Program) -> bool:
+    checks = (
+        ["test", "-r", str(REPOSITORY / "pipelines" / "__init__.py")],
+        [sys.executable, "-c", "import pyarrow"],
+    )
+    return all(
+        subprocess.run([*program.prefix, *check], check=False, capture_output=True).returncode == 0
+        for check in checks
+    )
+
+
+def _format(image: Path, megabytes: int, kind: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    if not shutil.which(MAKERS[kind][0]):
+        pytest.skip(f"{MAKERS[kind][0]} is not installed")
+    with image.open("wb") as file:
+        file.truncate(megabytes * 1_000_000)
+    subprocess.run([*MAKERS[kind], image], check=True, capture_output=True)
+
+
+def _mount(image: Path, target: Path, kind: str, options: str) -> None:
+    loop = ",".join(filter(None, ["loop", options]))
+    command: list[str | Path] = ["mount", "-t", kind, "-o", loop, image, target]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount {kind} here: {done.stderr.strip()}")
+
+
+def _unmount(target: Path) -> None:
+    plain = subprocess.run(["umount", target], check=False, capture_output=True)
+    if plain.returncode != 0:  # a process still sits on it, or a test has unmounted it already
+        subprocess.run(["umount", "-l", target], check=False, capture_output=True)
