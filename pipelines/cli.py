@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.report import Voice
-from tasks.model.errors import CartridgeError, Interrupted
+from tasks.model.errors import CartridgeError, Interrupted, StageFailed
 
 Workspace = Annotated[
     str | None,
@@ -47,11 +47,12 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Callable[[], A
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except OSError as error:
+    except Exception as error:  # what nobody foresaw is still told in a sentence
         if debugging():
             raise
-        voice.error(CartridgeError(reason=f"{error.filename or 'A file'}: {error.strerror}."))
-        code = 1
+        unforeseen = StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
+        voice.error(unforeseen, facts())
+        code = unforeseen.exit_code
     raise typer.Exit(code)
 
 

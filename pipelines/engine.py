@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 import luigi
+import pyarrow as pa
 from luigi import configuration, rpc, scheduler, worker
 
 from tasks._base import Stage
@@ -65,6 +67,9 @@ def run_stages(last: Stage, packers: int, url: str | None) -> None:
     _quiet_luigi()
     run = last.run_folder
     _clear_failures(run)
+    pa.array([0])  # imports pandas where it is installed: once here, not in every child
+    gc.collect()
+    gc.freeze()  # what is there now is shared with the children, not copied by their collector
     with _interruptible():
         luigi.build(
             [last],

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.report import Voice, is_terminal, printable, say, table
+from pipelines.report import Voice, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
@@ -75,7 +75,7 @@ def restore(
             _say_plan(voice, selected, hands)
             return
         if delete:
-            _delete_foreign(selected, dest, pattern or [], yes=yes, may_ask=hands.ask)
+            facts["removed"] = _delete_foreign(selected, dest, pattern or [], voice, hands, yes)
         result = _restore(selected, store, dest, hands, workers or os.cpu_count() or 1)
         facts.update(_facts(chosen, result, time.monotonic() - began))
         _complain(result, hands)
@@ -222,14 +222,14 @@ def _say_plan(voice: Voice, selected: Selected, hands: Hands) -> None:
 
 
 def _delete_foreign(
-    selected: Selected, dest: str, patterns: list[str], *, yes: bool, may_ask: bool
-) -> None:
-    """Remove what lies in DEST and not in the snapshot, after a look at the list."""
+    selected: Selected, dest: str, patterns: list[str], voice: Voice, hands: Hands, yes: bool
+) -> list[str]:
+    """Remove what lies in DEST and not in the snapshot, after a look at the list; return it."""
     root = os.path.realpath(dest)
     if root in ("/", os.path.realpath(os.path.expanduser("~"))):
         raise DestinationUnusable(path=dest, reason="--delete would remove far more than a backup")
     if not os.path.isdir(root):
-        return
+        return []
     place = Destination(os.fsencode(root))
     known = set(table_keys(selected.rows))
     known |= {key[: key.index(b"/")] for key in known}
@@ -239,17 +239,17 @@ def _delete_foreign(
         inside = any(path.startswith(f + b"/") for f in foreign[-1:])
         if path not in known and not inside and wanted(path, is_folder):
             foreign.append(path)
-    if not foreign:
-        return
-    for path in foreign:
-        say(f"not in the snapshot: {printable(path.decode('utf-8', 'replace'))}")
-    if not yes:
+    listed = [path.decode("utf-8", "replace") for path in foreign]
+    for name in listed if not voice.json else ():
+        say(f"not in the snapshot: {name}")
+    if foreign and not yes:
         question = f"Remove these {len(foreign)} from {dest}? Type yes: "
-        if not may_ask or input(question).strip().lower() != "yes":
+        if not hands.ask or input(question).strip().lower() != "yes":
             raise UsageError(reason="Nothing was removed or restored; add --yes to --delete.")
     for path in foreign:
         place.remove(path)
     place.forget_parent()
+    return listed
 
 
 def _chosen(patterns: list[str]) -> Callable[[bytes, bool], bool]:

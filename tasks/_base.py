@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import traceback
 from collections.abc import Iterator
@@ -66,6 +67,9 @@ class Stage(luigi.Task):
 
     def run(self) -> Iterator[Any]:
         """Do the work, recording an error as a sentence for people."""
+        gc.set_threshold(
+            200_000, 20, 100
+        )  # rows are tuples without cycles: looking for some is dear
         try:
             with durable.in_workspace():
                 yield from self.work() or ()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import luigi
 import pyarrow as pa
@@ -25,8 +25,8 @@ from tasks.media.spool import Spool
 from tasks.media.stable import (
     Unreadable,
     extent_reader,
-    open_file,
     read_all,
+    read_once,
     unchanged,
     zeros,
 )
@@ -65,21 +65,8 @@ class PackArchive(Stage):
         run.save(self.result, Packer(run, plan, bundle).pack())
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A file that was read whole and waits to be added."""
-
-    row: int
-    name: bytes
-    data: bytes
-    facts: os.stat_result
-    digest: bytes
-    entry: _Entry
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What the pack list says of one row."""
+class _Entry(NamedTuple):
+    """What the pack list says of one row; a tuple, since one is made for every file."""
 
     row: int
     kind: str
@@ -91,9 +78,18 @@ class _Entry:
     ctime: int
     user: str
     group: str
-    xattrs: list[tuple[str, bytes]]
+    xattrs: list[tuple[str, bytes]] | None
     old: bytes | None
-    rest: dict[str, Any]
+    rest: dict[str, Any] | None
+
+
+class _Read(NamedTuple):
+    """A file that was read whole and waits to be added."""
+
+    entry: _Entry
+    data: bytes
+    facts: os.stat_result
+    digest: bytes
 
 
 class _Draft:
@@ -125,6 +121,8 @@ class Packer:
         self._troubles: list[Trouble] = []
         self._finished: list[str] = []
         self._done: set[int] = set()
+        # Members that a hard link may name: tar finds only what came before in the same bundle.
+        self._linkable: set[bytes] = set()
         self._resume()
         finished = {int(number) for number in self._finished}
         self._claims = Claims(run.path("claims"), bundle.number, finished)
@@ -155,33 +153,28 @@ class Packer:
         return f"{self._bundle.number * BUNDLE + index:08d}"
 
     def _entries(self, batch: pa.RecordBatch) -> Iterator[_Entry]:
-        columns = {
-            name: words(batch.column(name)).to_pylist()
-            for name in ("type", "source", "user", "group", "row", "size", "old_sha256")
-        }
-        times = [integers(batch.column(name)).tolist() for name in ("mtime", "ctime")]
+        sources = words(batch.column("source")).to_pylist()
+        kinds = words(batch.column("type")).to_pylist()
+        paths = raw_paths(batch).to_pylist()
         plain = batch.column("xattrs").null_count == batch.num_rows
-        xattrs = [None] * batch.num_rows if plain else batch.column("xattrs").to_pylist()
-        for i, path in enumerate(raw_paths(batch).to_pylist()):
-            row = columns["row"][i]
-            if row in self._done:
-                continue
-            kind, source = columns["type"][i], columns["source"][i]
-            yield _Entry(
-                row,
-                kind,
-                self._roots[source],
-                path,
-                source.encode() + b"/" + path,
-                columns["size"][i],
-                times[0][i],
-                times[1][i],
-                columns["user"][i],
-                columns["group"][i],
-                xattrs[i] or [],
-                columns["old_sha256"][i],
-                {} if kind == "file" else _rest(batch, i),
-            )
+        rows = zip(
+            batch.column("row").to_pylist(),
+            kinds,
+            [self._roots[source] for source in sources],
+            paths,
+            [source.encode() + b"/" + path for source, path in zip(sources, paths, strict=True)],
+            batch.column("size").to_pylist(),
+            integers(batch.column("mtime")).tolist(),
+            integers(batch.column("ctime")).tolist(),
+            words(batch.column("user")).to_pylist(),
+            words(batch.column("group")).to_pylist(),
+            itertools.repeat(None) if plain else batch.column("xattrs").to_pylist(),
+            batch.column("old_sha256").to_pylist(),
+            [None if kind == "file" else _rest(batch, i) for i, kind in enumerate(kinds)],
+            strict=False,
+        )
+        done = self._done
+        return (_Entry._make(row) for row in rows if row[0] not in done)
 
     def _add(self, entry: _Entry) -> None:
         if entry.kind != "file":
@@ -205,23 +198,19 @@ class Packer:
         if size >= 4096 and facts.st_blocks * 512 < size and self._add_sparse(entry):
             return
         digest = hashlib.sha256(data).digest()
-        self._waiting.append(_Read(entry.row, entry.name, data, facts, digest, entry))
+        self._waiting.append(_Read(entry, data, facts, digest))
         self._waiting_bytes += size + 1536
         if self._waiting_bytes >= self._batch_bytes or len(self._waiting) >= _BATCH_FILES:
             self._flush()
 
     def _read_at_once(self, entry: _Entry) -> tuple[bytes, os.stat_result]:
         """Read a file that has not changed since the scan; take more care where it has."""
-        fd = open_file(entry.root, entry.path)
-        try:
-            data = read_all(fd, entry.size)
-            facts = os.fstat(fd)
-        except OSError as error:
-            raise Unreadable(error.strerror or "it cannot be read") from error
-        finally:
-            os.close(fd)
-        seen = (len(data), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        if seen == (entry.size, entry.size, entry.mtime, entry.ctime):
+        data, facts = read_once(entry.root, entry.path, entry.size)
+        if (
+            len(data) == facts.st_size == entry.size
+            and facts.st_mtime_ns == entry.mtime
+            and facts.st_ctime_ns == entry.ctime
+        ):
             return data, facts
         data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
         return data, facts
@@ -233,26 +222,32 @@ class Packer:
         filled = [read for read in waiting if read.data]
         draft = self._archive_for(raw)
         verdicts = self._claims.claim([r.digest for r in filled], draft.number, self._stored)
-        fresh = {id(read) for read, new in zip(filled, verdicts, strict=True) if new}
-        for read in waiting:
+        fresh = iter(verdicts)
+        for entry, data, facts, digest in waiting:
             content = None
-            if id(read) in fresh or not read.data:
-                place = draft.writer.add(_file_header(read), read.data, len(read.data))
-                if read.data:
-                    content = draft.contents.add(read.digest, read.name, place, len(read.data))
-            draft.rows.add(read.row, read.facts, read.digest, read.entry.old, content)
+            if not data or next(fresh):
+                size = len(data)
+                place = draft.writer.add(_file_header(entry, facts, size), data, size)
+                if facts.st_nlink > 1:
+                    self._linkable.add(entry.name)
+                if data:
+                    content = draft.contents.add(digest, entry.name, place, size)
+            draft.rows.add(entry.row, facts, digest, entry.old, content)
 
     def _add_header(self, entry: _Entry) -> None:
         if entry.kind == "hardlink":
-            self._flush()  # its first name comes before it, so that tar finds it
+            self._flush()
+            if entry.rest and entry.rest["link_target"] not in self._linkable:
+                return  # the manifest has it; a tar member would name what tar does not know
+        self._linkable.add(entry.name)
         member = tar.Member(
             name=entry.name,
             kind=entry.kind,
             mtime_ns=entry.mtime,
             user=entry.user,
             group=entry.group,
-            xattrs=entry.xattrs,
-            **entry.rest,
+            xattrs=entry.xattrs or (),
+            **(entry.rest or {}),
         )
         self._archive_for(0).writer.add(tar.header(member))
 
@@ -275,10 +270,11 @@ class Packer:
         content = None
         if self._claims.claim([digest], draft.number, self._stored)[0]:
             header = tar.sparse_header(
-                entry.name, extents, facts.st_size, *_owner(facts, entry), entry.xattrs
+                entry.name, extents, facts.st_size, *_owner(facts, entry), entry.xattrs or ()
             )
             data = b"".join(pieces)
             place = draft.writer.add(header, data, len(data))
+            self._linkable.add(entry.name)
             stretches = _stretches(extents, pieces, facts.st_size, place)
             content = draft.contents.add_sparse(digest, entry.name, stretches)
         draft.rows.add(entry.row, facts, digest, entry.old, content)
@@ -423,9 +419,8 @@ def _owner(facts: os.stat_result, entry: _Entry) -> tuple[int, int, int, str, st
     return mode, facts.st_uid, facts.st_gid, entry.user, entry.group, facts.st_mtime_ns
 
 
-def _file_header(read: _Read) -> bytes:
-    owner = _owner(read.facts, read.entry)
-    return tar.file_header(read.name, len(read.data), *owner, read.entry.xattrs)
+def _file_header(entry: _Entry, facts: os.stat_result, size: int) -> bytes:
+    return tar.file_header(entry.name, size, *_owner(facts, entry), entry.xattrs or ())
 
 
 def _add_hole(recipe: Recipe, whole: Any, length: int) -> None:

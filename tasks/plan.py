@@ -18,8 +18,9 @@ from tasks.model.words import ArchivesPlan, Bundle, CartridgeRow
 _HEADER = 1536
 _SMALLEST_ARCHIVE, _LARGEST_ARCHIVE = 64 << 10, 1 << 30
 _FAVOURITE_ARCHIVE = 32 << 20
-_MOST_BUNDLES = 100
-_SMALLEST_BUNDLE = 48 << 20
+# A task costs its process: few bundles, but enough that all packers have work to the end.
+_FEW_BUNDLES, _MOST_BUNDLES = 6, 100
+_SMALL_BUNDLE, _LARGE_BUNDLE = 16 << 20, 128 << 20
 # On average half an archive of a cartridge stays free: far below 2 % of a large one; on a small one
 # the cost of many small archives would be worse than that.
 _LARGE_CARTRIDGE, _ARCHIVES_ON_LARGE, _ARCHIVES_ON_SMALL = 10**9, 160, 32
@@ -54,7 +55,8 @@ def plan(pack_list: str, request: Request, smallest: int | None) -> ArchivesPlan
     total = int(weights.sum())
     archive_size = request.profile.archive.archive_size or archive_size_for(total, smallest)
     cutting = cutting_for(request.profile.archive.split_size, smallest, archive_size)
-    target = max(_SMALLEST_BUNDLE, total // _MOST_BUNDLES)
+    target = min(max(_SMALL_BUNDLE, total // _FEW_BUNDLES), _LARGE_BUNDLE)
+    target = max(target, total // _MOST_BUNDLES)
     return ArchivesPlan(
         archive_size=archive_size,
         cutting=cutting,

@@ -118,6 +118,7 @@ class _Restoring:
     def from_archive(self, cartridge: str, number: int) -> _Done:
         """Restore what one archive has; runs in a process of its own."""
         needs = self._selected.needs
+        self._place.forget_parent()
         low, high = np.searchsorted(needs["archive"], [number, number + 1])
         mine = needs[low:high]
         done = _Done()

@@ -136,11 +136,11 @@ class _Rows:
         self.bytes += sum(s for s, k in zip(sizes, kinds, strict=True) if k == "file")
 
     def _kinds(self, found: Found) -> tuple[list[str], list[bytes | None]]:
-        """Name the types; the second and later names of a file are hard links to its first."""
+        """Name the types; further names of anything but a folder are hard links to its first."""
         targets = found.targets
         kinds = [_KINDS[s.st_mode & 0o170000] for s in found.stats]
         for i, facts in enumerate(found.stats):
-            if facts.st_nlink > 1 and kinds[i] == "file":
+            if facts.st_nlink > 1 and kinds[i] != "dir":
                 first = self._links.setdefault((facts.st_dev, facts.st_ino), found.paths[i])
                 if first is not found.paths[i]:
                     kinds[i], targets[i] = "hardlink", first

@@ -26,7 +26,7 @@ CONTENTS = pa.schema(
     ]
 )
 _CLAIM = np.dtype([("sha256", "V32"), ("archive", "<u8")])
-_MERGE = 1 << 16
+_MERGE = 1 << 15
 
 
 def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:
@@ -120,22 +120,25 @@ class Claims:
             return
         news = np.frombuffer(os.pread(self._fd, size - self._read, self._read), _CLAIM)
         first = self._read // _CLAIM.itemsize
-        for offset, (digest, archive) in enumerate(
-            zip(news["sha256"].tolist(), news["archive"].tolist(), strict=True)
-        ):
-            if archive // BUNDLE != self._bundle or archive in self._finished:
-                self._recent[digest] = first + offset
+        own = news["archive"] // BUNDLE == self._bundle
+        counts = ~own | np.isin(news["archive"], list(self._finished))
         self._read = size
-        if len(self._recent) > _MERGE:
-            self._merge()
+        positions = np.flatnonzero(counts) + first
+        if len(positions) + len(self._recent) <= _MERGE:
+            digests = news["sha256"][counts].tolist()
+            self._recent.update(zip(digests, positions.tolist(), strict=True))
+        else:
+            self._merge(news["sha256"][counts], positions)
 
-    def _merge(self) -> None:
-        """Move recent claims to the sorted arrays: 16 bytes each instead of a dictionary's 150."""
-        raw = b"".join(digest[:8] for digest in self._recent)
-        prefixes = np.concatenate([self._prefixes, np.frombuffer(raw, ">u8").astype("<u8")])
-        positions = np.concatenate([self._positions, list(self._recent.values())])
+    def _merge(self, digests: Any, positions: Any) -> None:
+        """Move claims to the sorted arrays: 16 bytes each instead of a dictionary's 150."""
+        heads = b"".join(digest[:8] for digest in self._recent) + _heads(digests)
+        fresh = np.frombuffer(heads, ">u8").astype("<u8")
+        places = [self._positions, list(self._recent.values()), positions]
+        prefixes = np.concatenate([self._prefixes, fresh])
         order = np.argsort(prefixes, kind="stable")
-        self._prefixes, self._positions = prefixes[order], positions[order].astype("<i8")
+        self._prefixes = prefixes[order]
+        self._positions = np.concatenate(places)[order].astype("<i8")
         self._recent = {}
 
     def _older(self, digests: Sequence[bytes]) -> list[int]:
@@ -156,6 +159,12 @@ class Claims:
                 return position
             index += 1
         return -1
+
+
+def _heads(digests: Any) -> bytes:
+    """Return the first 8 bytes of each digest, one behind the other."""
+    quads = np.frombuffer(digests.tobytes(), "V8").reshape(-1, 4)
+    return quads[:, 0].tobytes()
 
 
 # Archive numbers are eight digits: the bundle, and the archive in it.

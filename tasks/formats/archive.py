@@ -45,33 +45,22 @@ class ArchiveWriter:
 
         `content` is bytes-like, of `size` bytes.
         """
-        self._append(header, len(header))
-        place = divmod(self._position, FRAME)
-        if size:
-            self._append(content, size)
-            if size % 512:
-                self._append(tar.padding(size), -size % 512)
+        place = divmod(self._position + len(header), FRAME)
+        self._pieces += (header, content, tar.padding(size)) if size else (header,)
+        added = len(header) + size + -size % 512
+        self._position += added
+        self._pending += added
         self.members += 1
+        if self._pending >= FRAME:
+            self._compress_whole_frames()
         return place
-
-    def locate(self, distance: int) -> tuple[int, int]:
-        """Return the place `distance` bytes before the end of what was added."""
-        return divmod(self._position - distance, FRAME)
 
     def finish(self) -> str:
         """Write the end of the tar and return the archive's SHA-256."""
-        self._append(tar.END, len(tar.END))
-        if self._pending:
-            self._emit(b"".join(self._pieces))
-            self._pieces, self._pending = [], 0
+        self._pieces.append(tar.END)
+        self._emit(b"".join(self._pieces))
+        self._pieces, self._pending = [], 0
         return self._digest.hexdigest()
-
-    def _append(self, piece: Any, size: int) -> None:
-        self._pieces.append(piece)
-        self._pending += size
-        self._position += size
-        if self._pending >= FRAME:
-            self._compress_whole_frames()
 
     def _compress_whole_frames(self) -> None:
         joined = memoryview(b"".join(self._pieces))

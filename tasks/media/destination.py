@@ -45,6 +45,9 @@ class Destination:
     _parent: bytes | None = None
     _parent_fd: int = -1
     _drafts: int = 0
+    _process: int = field(default_factory=os.getpid)
+    _may_own: bool = field(default_factory=lambda: os.geteuid() == 0)
+    _own_ids: tuple[int, int] = field(default_factory=lambda: (os.geteuid(), os.getegid()))
 
     def make_folder(self, path: bytes) -> None:
         """Make a folder that we may write into; what is in its way and is no folder goes."""
@@ -75,9 +78,9 @@ class Destination:
         """Begin a file beside its final place."""
         parent, name = self._at(path)
         self._drafts += 1
-        draft_name = b".cartridge-%d-%d.tmp" % (os.getpid(), self._drafts)
+        draft_name = b".cartridge-%d-%d.tmp" % (self._process, self._drafts)
         fd = os.open(draft_name, _CREATE, 0o600, dir_fd=parent)
-        return Draft(self, os.dup(parent), draft_name, name, fd)
+        return Draft(self, parent, draft_name, name, fd)
 
     def open_shared(self, path: bytes, number: int) -> int:
         """Open a file that several processes put together, to be written at any place."""
@@ -89,7 +92,7 @@ class Destination:
         """Return such a file as a draft, when it is complete."""
         fd = self.open_shared(path, number)
         parent, name = self._at(path)
-        return Draft(self, os.dup(parent), _shared_name(number), name, fd)
+        return Draft(self, parent, _shared_name(number), name, fd)
 
     def drop_shared(self, path: bytes, number: int) -> None:
         """Remove such a file where it cannot be completed."""
@@ -167,7 +170,7 @@ class Destination:
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
     def _own(self, chown: object, facts: Facts) -> None:
-        if os.geteuid() != 0:
+        if not self._may_own or (facts.uid, facts.gid) == self._own_ids:
             return
         try:
             chown(facts.uid, facts.gid)  # type: ignore[operator]
@@ -229,6 +232,7 @@ class Destination:
         if self._parent_fd >= 0:
             os.close(self._parent_fd)
         self._parent, self._parent_fd = None, -1
+        self._process = os.getpid()
 
     def entries(self, path: bytes = b"") -> Iterator[tuple[bytes, bool]]:
         """Yield (path, is folder) of what is there, folders before what they hold."""
@@ -259,7 +263,11 @@ class Destination:
 
 @dataclass(slots=True)
 class Draft:
-    """A file that is being restored under a name of its own."""
+    """A file that is being restored under a name of its own.
+
+    `parent` is the folder that the destination keeps open: a draft has to be published or discarded
+    before the next path is asked for.
+    """
 
     place: Destination
     parent: int
@@ -283,17 +291,13 @@ class Draft:
         except BaseException:
             self.discard()
             raise
-        self._close()
+        os.close(self.fd)
 
     def discard(self) -> None:
         """Remove what was written."""
         with contextlib.suppress(OSError):
             os.unlink(self.draft_name, dir_fd=self.parent)
-        self._close()
-
-    def _close(self) -> None:
         os.close(self.fd)
-        os.close(self.parent)
 
 
 def _shared_name(number: int) -> bytes:

@@ -37,16 +37,9 @@ class Unread:
     folder: bool
 
 
-@dataclass(slots=True)
-class _Child:
-    """A name in a directory; `order` is the name as the manifest sorts it."""
-
-    order: bytes
-    path: bytes
-    facts: os.stat_result
-    target: bytes | None
-    xattrs: Xattrs | None
-    descend: bool
+# A name in a directory: as the manifest sorts it, its path, what lstat says, the target of a link,
+# its attributes, and whether the walk goes into it.
+_Child = tuple[bytes, bytes, os.stat_result, bytes | None, Xattrs | None, bool]
 
 
 class Walk:
@@ -75,12 +68,13 @@ class Walk:
             if child is None:
                 pending.pop()
                 continue
-            found.paths.append(child.path)
-            found.stats.append(child.facts)
-            found.targets.append(child.target)
-            found.xattrs.append(child.xattrs)
-            if child.descend:
-                pending.append(iter(self._children(child.path)))
+            _, path, facts, target, xattrs, descend = child
+            found.paths.append(path)
+            found.stats.append(facts)
+            found.targets.append(target)
+            found.xattrs.append(xattrs)
+            if descend:
+                pending.append(iter(self._children(path)))
             if len(found.paths) >= 1 << 14:
                 yield found
                 found = Found()
@@ -116,7 +110,7 @@ class Walk:
                 continue
             if child is not None:
                 children.append(child)
-        children.sort(key=_order)
+        children.sort()  # names differ, so nothing behind them is ever compared
         return children
 
     def _child(self, fd: int, name: bytes, path: bytes, facts: os.stat_result) -> _Child | None:
@@ -124,15 +118,21 @@ class Walk:
         if kind == stat.S_IFDIR:
             if not self._rules.empty and not self._rules.takes_dir(path):
                 return None
-            xattrs = _xattrs(fd, name)
-            return _Child(name + b"/", path, facts, None, xattrs, self._descends(facts))
+            xattrs = self._xattrs(fd, name, path)
+            return name + b"/", path, facts, None, xattrs, self._descends(facts)
         if not self._rules.empty and not self._rules.takes_file(path):
             return None
         if kind == stat.S_IFSOCK:
             self.sockets.append(path)
             return None
         target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else None
-        return _Child(name, path, facts, target, _xattrs(fd, name), False)
+        return name, path, facts, target, self._xattrs(fd, name, path), False
+
+    def _xattrs(self, fd: int, name: bytes, path: bytes) -> Xattrs | None:
+        """Read an entry's attributes; a long path takes the slower way over /proc."""
+        if len(self._root) + len(path) < _LONG:
+            return _read_xattrs(self._root + b"/" + path)
+        return _read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
 
     def _descends(self, facts: os.stat_result) -> bool:
         if (facts.st_dev, facts.st_ino) in self._skipped:
@@ -147,10 +147,6 @@ class Walk:
 
     def _report(self, path: bytes, error: OSError, *, folder: bool) -> None:
         self.unread.append(Unread(path, error.strerror or type(error).__name__, folder))
-
-
-def _order(child: _Child) -> bytes:
-    return child.order
 
 
 def open_beneath(root: bytes, path: bytes, flags: int) -> int:
@@ -175,11 +171,6 @@ def open_beneath(root: bytes, path: bytes, flags: int) -> int:
 def root_xattrs(root: bytes) -> Xattrs:
     """Read the extended attributes of a source's own folder."""
     return _read_xattrs(root) or []
-
-
-def _xattrs(fd: int, name: bytes) -> Xattrs | None:
-    """Read an entry's attributes; the detour over /proc spares a long path."""
-    return _read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
 
 
 def _read_xattrs(path: bytes) -> Xattrs | None:

@@ -48,6 +48,21 @@ def open_file(root: bytes, path: bytes) -> int:
     return fd
 
 
+def read_once(root: bytes, path: bytes, size: int) -> tuple[bytes, os.stat_result]:
+    """Read a file of about `size` bytes and look at it afterwards, in as few calls as there are.
+
+    The caller compares with what it knew before. Raises Unreadable.
+    """
+    try:
+        fd = open_beneath(root, path, _FLAGS)
+        try:
+            return os.read(fd, size + 1), os.fstat(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Unreadable(error.strerror or "it cannot be read") from error
+
+
 def read_all(fd: int, size: int) -> bytes:
     """Read an open file from where it stands to its end; `size` is only a guess."""
     pieces = []

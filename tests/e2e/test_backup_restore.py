@@ -423,7 +423,6 @@ def test_each_cartridge_has_what_is_needed_to_restore_it(farm: Farm) -> None:
         assert files >= {
             "CARTRIDGE.json",
             "README.txt",
-            "restore.sh",
             "SHA256SUMS",
             "journal.jsonl",
         }
