@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
@@ -197,7 +198,7 @@ def _say_plan(voice: Voice, selected: Selected, hands: Hands) -> None:
     needs = selected.needs
     found = []
     for serial, archives in sorted(selected.by_cartridge().items()):
-        mine = needs[[a in set(archives) for a in needs["archive"].tolist()]]
+        mine = needs[np.isin(needs["archive"], archives)]
         found.append(
             {
                 "serial": serial,

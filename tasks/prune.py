@@ -85,7 +85,8 @@ def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
                 replace(row, state=export.DEAD) if row.archive in dead else row for row in rows
             ]
         )
-    freed = sweep(request, store) if dead or plan.forgotten else 0
+    left = any(row.state == export.DEAD for row in store.archives())
+    freed = sweep(request, store) if left or plan.forgotten else 0
     _forget_contents(store)
     waiting = sum(row.bytes for row in store.archives() if row.state == export.DEAD)
     return PruneResult(kept=plan.kept, forgotten=plan.forgotten, freed=freed, waiting=waiting)

@@ -170,10 +170,11 @@ class Run:
         return os.path.join(self.spool, f"{number}.tar.lz4")
 
     def discard(self) -> None:
-        """Remove the run and what it left in the spool; the request goes last."""
+        """Remove the run and what it left in the spool.
+
+        The request goes first: a run without one is no run, whatever else is still there.
+        """
+        durable.remove(self.path("request.json"))
+        durable.sync_folder(self.folder)
         shutil.rmtree(self.spool, ignore_errors=True)
-        for name in os.listdir(self.folder):
-            if name != "request.json":
-                path = self.path(name)
-                shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
         shutil.rmtree(self.folder)

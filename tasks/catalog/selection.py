@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ import pyarrow.compute as pc
 from tasks.catalog.store import Store
 from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
 from tasks.media.patterns import Selection
-from tasks.model.errors import NothingSelected
+from tasks.model.errors import FormatDamaged, NothingSelected
 
+_ARCHIVE = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
 # One stretch of a file's content: `row` of the selection, `archive` as a number, `offset` in file.
 NEED = np.dtype(
     [
@@ -154,10 +156,18 @@ def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
         base += batch.num_rows
     needs = np.concatenate(pieces)
     names = sorted(codes)
-    order = np.array([names.index(name) for name in codes], np.int32)
+    _check_names(names)
+    rank = {name: number for number, name in enumerate(names)}
+    order = np.array([rank[name] for name in codes], np.int32)
     if len(needs):
         needs["archive"] = order[needs["archive"]]
     return np.sort(needs, order=["archive", "frame", "skip"]), names
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if not _ARCHIVE.fullmatch(name):
+            raise FormatDamaged(file="the manifest", reason=f"{name!r} is no name of an archive")
 
 
 def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any:
