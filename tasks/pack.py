@@ -181,10 +181,10 @@ class Packer:
             self._add_header(entry)
             return
         try:
-            if entry.size > self._plan.cutting.split_size:
-                self._add_large(entry)
-            else:
+            if entry.size <= self._plan.cutting.split_size:
                 self._add_whole(entry)
+            elif not self._add_sparse(entry):
+                self._add_large(entry)
         except Unreadable as error:
             shown = entry.name.decode("utf-8", "replace")
             self._troubles.append(Trouble(path=shown, reason=error.reason))
@@ -252,11 +252,12 @@ class Packer:
         self._archive_for(0).writer.add(tar.header(member))
 
     def _add_sparse(self, entry: _Entry) -> bool:
-        """Add a small file with holes as tar does; False where it has none."""
+        """Add a file of holes and little data as tar does; False where it is not such a file."""
 
         def read(fd: int, facts: os.stat_result) -> Any:
             extents = data_extents(fd, facts.st_size)
-            if sum(length for _, length in extents) == facts.st_size:
+            stored = sum(length for _, length in extents)
+            if stored == facts.st_size or stored > self._plan.cutting.split_size:
                 return None
             return extents, [read_all_at(fd, *extent) for extent in extents]
 
@@ -268,15 +269,17 @@ class Packer:
         self._flush()
         draft = self._archive_for(sum(map(len, pieces)) + 4096)
         content = None
-        if self._claims.claim([digest], draft.number, self._stored)[0]:
+        fresh = self._claims.claim([digest], draft.number, self._stored)[0]
+        if fresh or not pieces:  # a file that is all hole costs no more than to say so
             header = tar.sparse_header(
                 entry.name, extents, facts.st_size, *_owner(facts, entry), entry.xattrs or ()
             )
             data = b"".join(pieces)
             place = draft.writer.add(header, data, len(data))
             self._linkable.add(entry.name)
-            stretches = _stretches(extents, pieces, facts.st_size, place)
-            content = draft.contents.add_sparse(digest, entry.name, stretches)
+            if fresh:
+                stretches = _stretches(extents, pieces, facts.st_size, place)
+                content = draft.contents.add_sparse(digest, entry.name, stretches)
         draft.rows.add(entry.row, facts, digest, entry.old, content)
         return True
 

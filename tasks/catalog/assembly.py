@@ -251,7 +251,7 @@ class _Elsewhere:
 
     def want(self, rows: pa.Table) -> None:
         """Note what the rows of one archive do not have with them."""
-        for row in rows.filter(pc.is_null(rows.column("content"))).to_pylist():
+        for row in _without_content(rows):
             if row["recipe"] is not None:
                 self._wanted.update(p["sha256"] for p in row["recipe"] if p["sha256"])
             elif row["size"]:
@@ -283,7 +283,7 @@ class _Elsewhere:
         missing = pc.is_null(rows.column("content"))
         if not pc.any(missing).as_py():
             return here
-        filled = [self._of(row) for row in rows.filter(missing).to_pylist()]
+        filled = [self._of(row) for row in _without_content(rows)]
         flags = _one(missing).to_numpy(zero_copy_only=False)
         places = np.where(flags, np.cumsum(flags) - 1, 0)
         return _pick(~flags, here, pa.array(filled, PARTS).take(pa.array(places)))
@@ -300,6 +300,13 @@ class _Elsewhere:
             else:
                 return None
         return parts
+
+
+def _without_content(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return what is needed of rows whose content is not beside them."""
+    named = rows.select(["size", "sha256", "recipe"])
+    found: list[dict[str, Any]] = named.filter(pc.is_null(rows.column("content"))).to_pylist()
+    return found
 
 
 class _Carried:

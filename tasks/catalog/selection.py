@@ -94,42 +94,59 @@ def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:
 
 def _with_content_of_links(path: str, rows: pa.Table) -> pa.Table:
     """Where only further names of a file are selected, the first of these becomes the file."""
-    links = [
-        (source.encode() + b"/" + target, number)
-        for number, (kind, source, target) in enumerate(
-            zip(
-                words_of(rows, "type"),
-                words_of(rows, "source"),
-                rows.column("link_target").to_pylist(),
-                strict=True,
-            )
-        )
-        if kind == "hardlink"
-    ]
-    if not links:
-        return rows
-    selected = set(table_keys(rows))
-    wanted: dict[bytes, list[int]] = {}
-    for target, number in links:
-        if target not in selected:
-            wanted.setdefault(target, []).append(number)
+    wanted = _dangling(rows)
     if not wanted:
         return rows
-    records = rows.to_pylist()
-    for target, first in _find(path, wanted):
-        lead, *others = wanted[target]
-        named = {name: records[lead][name] for name in ("source", "path", "raw_path")}
+    targets = rows.column("link_target").to_pylist()
+    found = dict(_find(path, wanted))
+    for lead, *others in wanted.values():
+        name = table_keys(rows.slice(lead, 1))[0].partition(b"/")[2]
         for number in others:
-            records[number]["link_target"] = named["raw_path"] or named["path"].encode()
-        records[lead] = {**first, **named}
-    return pa.Table.from_pylist(records, schema=SCHEMA)
+            targets[number] = name
+    rows = rows.set_column(
+        rows.schema.get_field_index("link_target"),
+        SCHEMA.field("link_target"),
+        pa.array(targets, pa.binary()),
+    )
+    for target, (lead, *_) in wanted.items():
+        named = _renamed(found[target], rows.slice(lead, 1))
+        rows = pa.concat_tables([rows.slice(0, lead), named, rows.slice(lead + 1)])
+    return rows
 
 
-def _find(path: str, wanted: dict[bytes, list[int]]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _dangling(rows: pa.Table) -> dict[bytes, list[int]]:
+    """Return the first names that are not selected, with the rows that are links to them."""
+    kinds = words_of(rows, "type")
+    if "hardlink" not in kinds:
+        return {}
+    sources, targets = words_of(rows, "source"), rows.column("link_target").to_pylist()
+    selected = set(table_keys(rows))
+    wanted: dict[bytes, list[int]] = {}
+    for number, kind in enumerate(kinds):
+        if kind == "hardlink":
+            first = sources[number].encode() + b"/" + targets[number]
+            if first not in selected:
+                wanted.setdefault(first, []).append(number)
+    return wanted
+
+
+def _renamed(first: pa.RecordBatch, link: pa.Table) -> pa.Table:
+    """Give the row of a file the name that a link to it has."""
+    columns = [
+        link.column(f.name).combine_chunks()
+        if f.name in ("source", "path", "raw_path")
+        else first.column(f.name)
+        for f in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _find(path: str, wanted: dict[bytes, list[int]]) -> Iterator[tuple[bytes, pa.RecordBatch]]:
     targets = pa.array(list(wanted), pa.binary())
     for batch in batches(path):
-        found = batch.filter(pc.is_in(keys(batch), targets))
-        yield from zip(keys(found).to_pylist(), found.to_pylist(), strict=True)
+        keyed = keys(batch)
+        for index in np.flatnonzero(pc.is_in(keyed, targets).to_numpy(zero_copy_only=False)):
+            yield keyed[int(index)].as_py(), batch.slice(int(index), 1)
 
 
 def words_of(rows: pa.Table, name: str) -> list[str]:

@@ -195,7 +195,7 @@ def _environment(directory: Path) -> dict[str, str]:
         "XDG_RUNTIME_DIR": str(home / ".run"),
         "TMPDIR": str(directory / "tmp"),
         "CARTRIDGE_WORKSPACE": str(directory / "workspace"),
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": f"{REPOSITORY / 'tests' / 'helpers' / 'absent'}:{REPOSITORY}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
         "TZ": "UTC",

@@ -1,0 +1,48 @@
+"""What lies on cartridges, as the system's own tools see it, and what is put on them."""
+
+import hashlib
+import random
+import subprocess
+from pathlib import Path
+
+from tests.helpers.program import Medium, Program
+
+
+def fill(folder: Path, files: int, size: int, seed: int = 1) -> None:
+    """Write files of random bytes, which neither compress nor repeat."""
+    chance = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        (folder / f"{number:03}.bin").write_bytes(chance.randbytes(size))
+
+
+def used(folder: Path) -> int:
+    """Return the bytes that a folder and all in it take, as `du` counts them."""
+    command = ["du", "-s", "--block-size=1", folder]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout.split()[0])
+
+
+def check_cartridge(folder: Path) -> None:
+    """Fail where SHA256SUMS is not right and complete, or anything unfinished lies around."""
+    __tracebackhide__ = True
+    files = set(Program.cartridge_files(folder))
+    assert not [name for name in files if name.endswith(".tmp")]
+    lines = (folder / "SHA256SUMS").read_text("ascii").splitlines()
+    assert sorted([*(line[66:] for line in lines), "SHA256SUMS"]) == sorted(files)
+    command = ["sha256sum", "--strict", "--check", "--quiet", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{folder}: {done.stdout}{done.stderr}"
+    medium = Medium(path=folder)
+    assert sorted(folder / line["archive"] for line in medium.journal) == medium.archives
+
+
+def archives_on(*folders: Path) -> dict[str, tuple[int, int, str]]:
+    """Return inode, mtime and SHA-256 of every archive, by its name on a cartridge."""
+    found = {}
+    for folder in folders:
+        for archive in Medium(path=folder).archives:
+            status, digest = archive.stat(), hashlib.sha256(archive.read_bytes()).hexdigest()
+            name = str(archive.relative_to(folder))
+            assert name not in found, f"{name} lies on two cartridges"
+            found[name] = (status.st_ino, status.st_mtime_ns, digest)
+    return found
