@@ -268,19 +268,21 @@ class Packer:
         digest = _sparse_digest(extents, pieces, facts.st_size)
         self._flush()
         draft = self._archive_for(sum(map(len, pieces)) + 4096)
-        content = None
-        fresh = self._claims.claim([digest], draft.number, self._stored)[0]
-        if fresh or not pieces:  # a file that is all hole costs no more than to say so
+        content: int | None = None
+        recipe: Recipe | None = None
+        if not pieces:  # all hole: a header says all, and there is nothing to refer to
+            recipe = [{"length": facts.st_size, "sha256": None}]
+        if not pieces or self._claims.claim([digest], draft.number, self._stored)[0]:
             header = tar.sparse_header(
                 entry.name, extents, facts.st_size, *_owner(facts, entry), entry.xattrs or ()
             )
             data = b"".join(pieces)
             place = draft.writer.add(header, data, len(data))
             self._linkable.add(entry.name)
-            if fresh:
+            if pieces:
                 stretches = _stretches(extents, pieces, facts.st_size, place)
                 content = draft.contents.add_sparse(digest, entry.name, stretches)
-        draft.rows.add(entry.row, facts, digest, entry.old, content)
+        draft.rows.add(entry.row, facts, digest, entry.old, content, recipe)
         return True
 
     def _add_large(self, entry: _Entry) -> None:
