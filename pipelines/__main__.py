@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-
-from pipelines.cli import app
+from types import FrameType
 
 COMMANDS = (
     "init",
@@ -23,17 +23,29 @@ COMMANDS = (
 )
 
 
-@app.callback()
-def cartridge() -> None:
-    """Back up large trees onto many smaller removable volumes."""
-
-
 def main() -> None:
     """Run the command line; only the module of the command that is asked for is loaded."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("cartridge: Interrupted. Run the same command again.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run() -> None:
+    from pipelines.cli import app
+
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         importlib.import_module(f"pipelines.{name}")
     app(prog_name="cartridge")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Make every signal that ends a program end it in the same way, as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def open_run(place: Place, profile: Profile, *, full: bool, allow_shrink: bool) 
                 "finish it first without --full."
             )
         _tidy(run)
+        _look_where(run, profile.cartridges.search)
         return run
     now = datetime.now(UTC)
     known = place.store.snapshots()
@@ -113,6 +114,15 @@ def open_run(place: Place, profile: Profile, *, full: bool, allow_shrink: bool) 
         )
     )
     return run
+
+
+def _look_where(run: Run, search: list[str]) -> None:
+    """Take over where cartridges are looked for: that may change while a run waits for one."""
+    request = run.request
+    cartridges = request.profile.cartridges.model_copy(update={"search": search})
+    profile = request.profile.model_copy(update={"cartridges": cartridges})
+    if profile != request.profile:
+        run.save("request.json", replace(request, profile=profile))
 
 
 def close_run(run: Run) -> None:
@@ -196,7 +206,7 @@ def lines(outcome: Outcome, place: Place, name: str) -> list[str]:
     """Tell people how a run ended, and what comes next."""
     if outcome.snapshot is None:
         told = [f"Nothing has changed since the last snapshot ({outcome.entries} entries)."]
-        return told + _unreadable(outcome)
+        return told + _remarks(outcome)
     by_serial = {row.serial: row for row in place.store.cartridges()}
     told = [
         f"Snapshot {outcome.snapshot}: {outcome.entries} entries; {outcome.added} added, "
@@ -209,18 +219,24 @@ def lines(outcome: Outcome, place: Place, name: str) -> list[str]:
         row = by_serial[serial]
         room = f" of {format_size(row.capacity)}" if row.capacity else ""
         told.append(f"  {row.label}: {format_size(row.used)}{room} used, at {row.location}")
-    told += _unreadable(outcome)
+    told += _remarks(outcome)
     told.append(f"To restore it: cartridge restore {name} DEST")
     return told
 
 
-def _unreadable(outcome: Outcome) -> list[str]:
-    if not outcome.unreadable:
+def _remarks(outcome: Outcome) -> list[str]:
+    told = _named(outcome.unreadable, "could not be read and will be tried again next time")
+    told += _named(outcome.skipped, "sockets were skipped")
+    if outcome.clamped:
+        told.append(f"{outcome.clamped} times lie outside 1677 to 2262 and were clamped.")
+    return told
+
+
+def _named(paths: list[str], what: str) -> list[str]:
+    if not paths:
         return []
-    shown = [f"  {path}" for path in outcome.unreadable[:20]]
-    more = len(outcome.unreadable) - len(shown)
-    head = f"{len(outcome.unreadable)} could not be read and will be tried again next time:"
-    return [head, *shown, *([f"  and {more} more"] if more else [])]
+    more = [f"  and {len(paths) - 20} more"] if len(paths) > 20 else []
+    return [f"{len(paths)} {what}:", *(f"  {path}" for path in paths[:20]), *more]
 
 
 def _dry_run(

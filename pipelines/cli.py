@@ -29,6 +29,11 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def cartridge() -> None:
+    """Back up large trees onto many smaller removable volumes."""
+
+
 def finish(voice: Voice, action: Callable[[], int | None], facts: Callable[[], Any] = dict) -> None:
     """Run a command's action and leave with its exit code; errors become sentences.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import warnings
@@ -23,6 +24,7 @@ from tasks.model.words import Failure
 # Of several failures the one that a person can act on is told; the spool fills up only because
 # something else has stopped.
 _LEAST_TELLING = ("StageFailed", "SpoolFull")
+_PATIENCE = 5.0
 
 
 class _Factory:
@@ -70,7 +72,7 @@ def run_stages(last: Stage, packers: int, url: str | None) -> None:
     pa.array([0])  # imports pandas where it is installed: once here, not in every child
     gc.collect()
     gc.freeze()  # what is there now is shared with the children, not copied by their collector
-    with _interruptible():
+    with _interruptible(), _no_child_left():
         luigi.build(
             [last],
             worker_scheduler_factory=_Factory(run.place.profile_name, packers),
@@ -119,6 +121,19 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _no_child_left() -> Iterator[None]:
+    """Wait for the children when the block ends: Luigi ends them, but does not wait."""
+    try:
+        yield
+    finally:
+        for child in multiprocessing.active_children():
+            child.join(_PATIENCE)
+            if child.is_alive():
+                child.kill()
+                child.join()
 
 
 def _quiet_luigi() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import multiprocessing
 import os
-import signal
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -15,16 +12,9 @@ import luigi
 
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable
+from tasks.media.processes import die_with_parent
 from tasks.model.errors import CartridgeError, Interrupted, StageFailed
 from tasks.model.words import Failure
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when the one that forked it is killed: no orphan writes."""
-    if multiprocessing.parent_process() is not None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Whole(luigi.Target):
@@ -78,7 +68,7 @@ class Stage(luigi.Task):
 
     def run(self) -> Iterator[Any]:
         """Do the work, recording an error as a sentence for people."""
-        _die_with_parent()
+        die_with_parent()
         gc.set_threshold(
             200_000, 20, 100
         )  # rows are tuples without cycles: looking for some is dear

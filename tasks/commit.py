@@ -61,7 +61,8 @@ class CommitSnapshot(Stage):
 def unchanged(run: Run, summary: DiffSummary) -> Outcome:
     """Record that a look was taken and nothing had changed."""
     durable.write_whole(run.place.looked, b'{"looked": "%s"}\n' % iso(datetime.now(UTC)).encode())
-    troubles = [t.path for scan in summaries(run) for t in scan.troubles]
+    scans = summaries(run)
+    troubles = [t.path for scan in scans for t in scan.troubles]
     return Outcome(
         snapshot=None,
         status="partial" if troubles else "unchanged",
@@ -72,6 +73,8 @@ def unchanged(run: Run, summary: DiffSummary) -> Outcome:
         metadata=0,
         deleted=0,
         unreadable=troubles,
+        skipped=[path for scan in scans for path in scan.sockets],
+        clamped=sum(scan.clamped for scan in scans),
         bytes_read=0,
         bytes_stored=0,
         archives=0,
@@ -136,6 +139,7 @@ def _outcome(
     read, same = _packed_rows(run)
     lost = {trouble.path for trouble in info.troubles}
     added, modified = _failed(run, lost)
+    scans = summaries(run)
     return Outcome(
         snapshot=run.snapshot,
         status="partial" if info.troubles else "complete",
@@ -146,6 +150,8 @@ def _outcome(
         metadata=summary.metadata + same,
         deleted=summary.deleted,
         unreadable=[trouble.path for trouble in info.troubles],
+        skipped=[path for scan in scans for path in scan.sockets],
+        clamped=sum(scan.clamped for scan in scans),
         bytes_read=read,
         bytes_stored=sum(receipt.bytes for receipt in receipts),
         archives=sum(len(receipt.archives) for receipt in receipts),

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from tasks._base import Stage
 from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
-from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, Stretch
+from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
 from tasks.catalog.runs import Request, Run
 from tasks.formats import tar
-from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter
+from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
 from tasks.formats.chunks import cut
 from tasks.formats.manifest import batches, integers, raw_paths, rows_between, words
 from tasks.media import durable
@@ -26,6 +26,7 @@ from tasks.media.stable import (
     Unreadable,
     extent_reader,
     read_all,
+    read_all_at,
     read_once,
     unchanged,
     zeros,
@@ -35,8 +36,6 @@ from tasks.plan import PlanArchives
 from tasks.scan import source_path
 
 _BATCH_FILES = 1024
-_LONGEST_NAME = 255
-_PARTS_FOLDER = b".cartridge-parts"
 
 
 class PackArchive(Stage):
@@ -265,7 +264,7 @@ class Packer:
         if result is None or any(length % 512 for _, length in result[0][:-1]):
             return False
         extents, pieces = result
-        digest = _sparse_digest(extents, pieces, facts.st_size)
+        digest = sparse_digest(extents, pieces, facts.st_size)
         self._flush()
         draft = self._archive_for(sum(map(len, pieces)) + 4096)
         content: int | None = None
@@ -280,8 +279,8 @@ class Packer:
             place = draft.writer.add(header, data, len(data))
             self._linkable.add(entry.name)
             if pieces:
-                stretches = _stretches(extents, pieces, facts.st_size, place)
-                content = draft.contents.add_sparse(digest, entry.name, stretches)
+                found = stretches(extents, pieces, facts.st_size, place)
+                content = draft.contents.add_sparse(digest, entry.name, found)
         draft.rows.add(entry.row, facts, digest, entry.old, content, recipe)
         return True
 
@@ -375,17 +374,6 @@ class Packer:
         self._finished.append(number)
 
 
-def part_name(name: bytes, position: int, digest: bytes) -> bytes:
-    """Name the member that holds a part of a large file.
-
-    It is `<name>.cartridge-parts/<byte position>`, or goes by its hash where that is too long.
-    """
-    folder = name + _PARTS_FOLDER
-    if len(folder.rpartition(b"/")[2]) <= _LONGEST_NAME and len(folder) < 4000:
-        return b"%s/%015d" % (folder, position)
-    return _PARTS_FOLDER + b"/" + digest.hex().encode()
-
-
 def largest_archive(plan: ArchivesPlan) -> int:
     """Return what an archive takes at most in the spool, in bytes."""
     return plan.archive_size + plan.archive_size // 64 + (1 << 16)
@@ -397,12 +385,6 @@ def spool_limit(request: Request, plan: ArchivesPlan, run: Run) -> int:
         return request.profile.run.spool_size
     facts = os.statvfs(run.spool)
     return min(max(4 << 30, 8 * plan.archive_size), facts.f_bavail * facts.f_frsize // 2)
-
-
-def read_all_at(fd: int, start: int, length: int) -> bytes:
-    """Read a stretch of a file, as much of it as there is."""
-    read = extent_reader(fd, start, length)
-    return b"".join(iter(lambda: read(length), b""))
 
 
 def _roots(request: Request) -> dict[str, bytes]:
@@ -433,32 +415,3 @@ def _add_hole(recipe: Recipe, whole: Any, length: int) -> None:
         for piece in zeros(length):
             whole.update(piece)
         recipe.append({"length": length, "sha256": None})
-
-
-def _sparse_digest(extents: list[tuple[int, int]], pieces: list[bytes], size: int) -> bytes:
-    whole = hashlib.sha256()
-    position = 0
-    for (start, _), data in zip(extents, pieces, strict=True):
-        for gap in zeros(start - position):
-            whole.update(gap)
-        whole.update(data)
-        position = start + len(data)
-    for gap in zeros(size - position):
-        whole.update(gap)
-    return whole.digest()
-
-
-def _stretches(
-    extents: list[tuple[int, int]], pieces: list[bytes], size: int, place: tuple[int, int]
-) -> list[Stretch]:
-    """Turn extents into data and holes; `place` is where the first data lies in the archive."""
-    stretches: list[Stretch] = []
-    position, data = 0, place[0] * FRAME + place[1]
-    for (start, length), piece in zip(extents, pieces, strict=True):
-        if start > position:
-            stretches.append(start - position)
-        stretches.append((*divmod(data, FRAME), length, hashlib.sha256(piece).digest()))
-        position, data = start + length, data + length
-    if size > position:
-        stretches.append(size - position)
-    return stretches

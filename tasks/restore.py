@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ from tasks.formats.archive import ContentReader
 from tasks.formats.manifest import integers
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination, Draft, Facts, UnsafePathError
+from tasks.media.processes import die_with_parent
 from tasks.model.errors import DestinationUnusable, FormatDamaged
 from tasks.model.words import SourceRoot
 
@@ -256,8 +259,16 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[_Done]:
         return
     _jobs[:] = jobs
     context = multiprocessing.get_context("fork")
-    with context.Pool(min(workers, len(jobs))) as pool:
-        yield from pool.imap_unordered(_run_job, range(len(jobs)))
+    count = min(workers, len(jobs))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
+        yield from pool.map(_run_job, range(len(jobs)))
+
+
+def _begin() -> None:
+    """Set a forked process up: the parent tells it to stop, signals to the parent do not."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 def facts_of(rows: pa.Table) -> Iterator[Facts]:

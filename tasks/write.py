@@ -108,9 +108,12 @@ def _next(run: Run) -> Cartridge:
 def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
     request = run.request
     cartridges = request.profile.cartridges
-    if not cartridges.auto_label or not shelf.blank:
+    # An empty folder where a cartridge used to be is its mount point without it.
+    deserted = {row.location for row in run.store.cartridges()}
+    blank = [path for path in shelf.blank if path not in deserted]
+    if not cartridges.auto_label or not blank:
         return None
-    path = shelf.blank[0]
+    path = blank[0]
     label = write_label(
         path,
         set_name=cartridges.set,

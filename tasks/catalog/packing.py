@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.catalog.contents import CONTENTS
+from tasks.formats.archive import FRAME
 from tasks.formats.manifest import MOMENT, PARTS, SHA256, TableWriter, digests, moments
 from tasks.media import durable
+from tasks.media.stable import zeros
 
 # `content` is the row of the contents file beside it; `recipe` the chunks of a large file.
 RECIPE = pa.list_(pa.struct([("length", pa.int64()), ("sha256", SHA256)]))
@@ -148,6 +151,36 @@ class ContentRecords:
             }
             for stretch in self.stretches[number]
         ]
+
+
+def sparse_digest(extents: list[tuple[int, int]], pieces: list[bytes], size: int) -> bytes:
+    """Return the SHA-256 of a file given by its data, holes between counted as zeros."""
+    whole = hashlib.sha256()
+    position = 0
+    for (start, _), data in zip(extents, pieces, strict=True):
+        for gap in zeros(start - position):
+            whole.update(gap)
+        whole.update(data)
+        position = start + len(data)
+    for gap in zeros(size - position):
+        whole.update(gap)
+    return whole.digest()
+
+
+def stretches(
+    extents: list[tuple[int, int]], pieces: list[bytes], size: int, place: tuple[int, int]
+) -> list[Stretch]:
+    """Turn extents into data and holes; `place` is where the first data lies in the archive."""
+    found: list[Stretch] = []
+    position, data = 0, place[0] * FRAME + place[1]
+    for (start, length), piece in zip(extents, pieces, strict=True):
+        if start > position:
+            found.append(start - position)
+        found.append((*divmod(data, FRAME), length, hashlib.sha256(piece).digest()))
+        position, data = start + length, data + length
+    if size > position:
+        found.append(size - position)
+    return found
 
 
 def _length(stretch: Stretch) -> int:

@@ -16,6 +16,8 @@ SUFFIX = ".tar.lz4"
 # What an honest frame can be at most: a hostile header must not make us allocate more.
 _LARGEST_FRAME = 64 << 20
 _READ = 1 << 20
+_LONGEST_NAME = 255
+_PARTS_FOLDER = b".cartridge-parts"
 
 
 class ArchiveWriter:
@@ -83,6 +85,17 @@ class ArchiveWriter:
         self._digest.update(frame)
         self.bytes += len(frame)
         self.frames.append(self.bytes)
+
+
+def part_name(name: bytes, position: int, digest: bytes) -> bytes:
+    """Name the member that holds a part of a large file.
+
+    It is `<name>.cartridge-parts/<byte position>`, or goes by its hash where that is too long.
+    """
+    folder = name + _PARTS_FOLDER
+    if len(folder.rpartition(b"/")[2]) <= _LONGEST_NAME and len(folder) < 4000:
+        return b"%s/%015d" % (folder, position)
+    return _PARTS_FOLDER + b"/" + digest.hex().encode()
 
 
 def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, bytes]]:

@@ -108,6 +108,12 @@ def extent_reader(fd: int, start: int, length: int) -> Callable[[int], bytes]:
     return read
 
 
+def read_all_at(fd: int, start: int, length: int) -> bytes:
+    """Read a stretch of a file, as much of it as there is."""
+    read = extent_reader(fd, start, length)
+    return b"".join(iter(lambda: read(length), b""))
+
+
 def zeros(count: int) -> Iterator[bytes]:
     """Yield `count` zero bytes in pieces, for hashing a hole."""
     block = bytes(min(count, 1 << 20))

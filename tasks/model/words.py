@@ -228,7 +228,10 @@ class BundleReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended; `backup --json` prints these fields."""
+    """How a run ended; `backup --json` prints these fields.
+
+    `skipped` are sockets, which no backup can hold; `clamped` counts times outside 1677..2262.
+    """
 
     snapshot: str | None
     status: str
@@ -239,6 +242,8 @@ class Outcome:
     metadata: int
     deleted: int
     unreadable: list[str]
+    skipped: list[str]
+    clamped: int
     bytes_read: int
     bytes_stored: int
     archives: int
