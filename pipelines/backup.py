@@ -68,9 +68,10 @@ def backup(
         voice.result(asdict(outcome), lines(outcome, place, name))
         return _EXIT[outcome.status]
 
-    def facts() -> dict[str, Any]:
+    def facts(error: CartridgeError) -> dict[str, Any]:
         run = state.get("run")
-        return waiting_facts(run, time.monotonic() - began) if run else {}
+        waits = error.exit_code == CartridgeWanted.exit_code
+        return waiting_facts(run, time.monotonic() - began) if run and waits else {}
 
     finish(voice, action, facts)
 

@@ -29,25 +29,33 @@ app = typer.Typer(
 )
 
 
+# From an error to what is known of the work that it ended.
+Facts = Callable[[CartridgeError], dict[str, Any]]
+
+
+def _nothing(error: CartridgeError) -> dict[str, Any]:
+    return {}
+
+
 @app.callback()
 def cartridge() -> None:
     """Back up large trees onto many smaller removable volumes."""
 
 
-def finish(voice: Voice, action: Callable[[], int | None], facts: Callable[[], Any] = dict) -> None:
+def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothing) -> None:
     """Run a command's action and leave with its exit code; errors become sentences.
 
-    `facts` gives what a JSON error has besides the error itself.
+    `facts` gives what the JSON of an error has besides the error itself.
     """
     try:
         code = action() or 0
     except CartridgeError as error:
         _debug(error)
-        voice.error(error, facts())
+        voice.error(error, facts(error))
         code = error.exit_code
     except KeyboardInterrupt:
         interrupted = Interrupted()
-        voice.error(interrupted, facts())
+        voice.error(interrupted, facts(interrupted))
         code = interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +64,7 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Callable[[], A
         if debugging():
             raise
         unforeseen = StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
-        voice.error(unforeseen, facts())
+        voice.error(unforeseen, facts(unforeseen))
         code = unforeseen.exit_code
     raise typer.Exit(code)
 

@@ -82,7 +82,7 @@ def restore(
         _complain(result, hands)
         voice.result(facts, _lines(chosen, dest, result, facts["seconds"]))
 
-    finish(voice, action, lambda: facts)
+    finish(voice, action, lambda error: facts)
 
 
 def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | None) -> str:

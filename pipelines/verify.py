@@ -49,7 +49,7 @@ def verify(
             raise DamageFound(damage=", ".join(damaged))
         voice.result(facts, told)
 
-    finish(voice, action, lambda: facts)
+    finish(voice, action, lambda error: facts)
 
 
 def check(cartridge: Cartridge, store: Store | None) -> Verdict:

@@ -261,7 +261,12 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[_Done]:
     context = multiprocessing.get_context("fork")
     count = min(workers, len(jobs))
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        yield from pool.map(_run_job, range(len(jobs)))
+        try:
+            yield from pool.map(_run_job, range(len(jobs)))
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()  # do not wait for whole archives that nobody wants any more
+            raise
 
 
 def _begin() -> None:
