@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from tasks.catalog.runs import Place
 from tasks.media import durable
-from tasks.model.errors import ProfileMissing
+from tasks.media.patterns import check_patterns
+from tasks.model.errors import ProfileInvalid, ProfileMissing
 from tasks.model.profile import Profile, parse_profile
 
 VARIABLE = "CARTRIDGE_WORKSPACE"
@@ -36,7 +38,20 @@ def load_profile(workspace: str, name: str) -> Profile:
         text = durable.read_whole(path).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProfileMissing(profile=name, folder=os.path.dirname(path)) from error
-    return parse_profile(name, text, path)
+    profile = parse_profile(name, text, path)
+    mistakes = list(_pattern_mistakes(profile, path))
+    if mistakes:
+        raise ProfileInvalid(file=path, count=len(mistakes), mistakes="\n".join(mistakes))
+    return profile
+
+
+def _pattern_mistakes(profile: Profile, file: str) -> Iterator[str]:
+    """Name the patterns that can match nothing; blank lines and comments are gitignore syntax."""
+    for number, source in enumerate(profile.source, 1):
+        for key, patterns in (("exclude", source.exclude), ("include", source.include)):
+            meant = [p for p in patterns if p.strip() and not p.startswith("#")]
+            for mistake in check_patterns(meant):
+                yield f"{file}: source[{number}].{key}: {mistake}"
 
 
 def profiles(workspace: str) -> list[str]:

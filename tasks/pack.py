@@ -32,7 +32,7 @@ from tasks.media.stable import (
     zeros,
 )
 from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
-from tasks.plan import PlanArchives
+from tasks.plan import PlanArchives, largest_archive, spool_limit
 from tasks.scan import source_path
 
 _BATCH_FILES = 1024
@@ -372,19 +372,6 @@ class Packer:
         )
         run.save(os.path.join("packed", f"{number}.json"), packed)
         self._finished.append(number)
-
-
-def largest_archive(plan: ArchivesPlan) -> int:
-    """Return what an archive takes at most in the spool, in bytes."""
-    return plan.archive_size + plan.archive_size // 64 + (1 << 16)
-
-
-def spool_limit(request: Request, plan: ArchivesPlan, run: Run) -> int:
-    """Return how many bytes the spool may hold: some archives ahead, never the whole disk."""
-    if request.profile.run.spool_size is not None:
-        return request.profile.run.spool_size
-    facts = os.statvfs(run.spool)
-    return min(max(4 << 30, 8 * plan.archive_size), facts.f_bavail * facts.f_frsize // 2)
 
 
 def _roots(request: Request) -> dict[str, bytes]:

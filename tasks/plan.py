@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import numpy as np
@@ -77,6 +78,19 @@ def smallest_capacity(cartridges: Iterable[CartridgeRow], cap: int | None) -> in
     """Return the capacity of the smallest cartridge known, in bytes; None where none is known."""
     known = [row.capacity for row in cartridges if row.capacity is not None]
     return min([*known, *([cap] if cap is not None else [])], default=None)
+
+
+def largest_archive(plan: ArchivesPlan) -> int:
+    """Return what an archive takes at most in the spool, in bytes."""
+    return plan.archive_size + plan.archive_size // 64 + (1 << 16)
+
+
+def spool_limit(request: Request, plan: ArchivesPlan, run: Run) -> int:
+    """Return how many bytes the spool may hold: some archives ahead, never the whole disk."""
+    if request.profile.run.spool_size is not None:
+        return request.profile.run.spool_size
+    facts = os.statvfs(run.spool)
+    return min(max(4 << 30, 8 * plan.archive_size), facts.f_bavail * facts.f_frsize // 2)
 
 
 def _bundles(ends: np.ndarray[tuple[int], np.dtype[np.int64]], target: int) -> Iterable[Bundle]:
