@@ -226,7 +226,9 @@ class Packer:
             content = None
             if not data or next(fresh):
                 size = len(data)
-                place = draft.writer.add(_file_header(entry, facts, size), data, size)
+                owner = _owner(facts, entry)
+                header = tar.file_header(entry.name, size, *owner, entry.xattrs or ())
+                place = draft.writer.add(header, data, size)
                 if facts.st_nlink > 1:
                     self._linkable.add(entry.name)
                 if data:
@@ -331,12 +333,8 @@ class Packer:
 
     def _archive_for(self, size: int) -> _Draft:
         """Return the archive that takes `size` more bytes; a full one is finished first."""
-        draft = self._draft
-        if (
-            draft
-            and draft.writer.members
-            and (draft.writer.estimate + size > self._plan.archive_size)
-        ):
+        draft, limit = self._draft, self._plan.archive_size
+        if draft and draft.writer.members and draft.writer.estimate + size > limit:
             self._close_archive()
             draft = None
         if draft is None:
@@ -393,12 +391,8 @@ def _owner(facts: os.stat_result, entry: _Entry) -> tuple[int, int, int, str, st
     return mode, facts.st_uid, facts.st_gid, entry.user, entry.group, facts.st_mtime_ns
 
 
-def _file_header(entry: _Entry, facts: os.stat_result, size: int) -> bytes:
-    return tar.file_header(entry.name, size, *_owner(facts, entry), entry.xattrs or ())
-
-
 def _add_hole(recipe: Recipe, whole: Any, length: int) -> None:
+    for piece in zeros(length):
+        whole.update(piece)
     if length > 0:
-        for piece in zeros(length):
-            whole.update(piece)
         recipe.append({"length": length, "sha256": None})

@@ -37,12 +37,12 @@ def check_cartridge(folder: Path) -> None:
 
 
 def archives_on(*folders: Path) -> dict[str, tuple[int, int, str]]:
-    """Return inode, mtime and SHA-256 of every archive, by its name on a cartridge."""
+    """Return inode, mtime and SHA-256 of the archives that journals name, by their names."""
     found = {}
     for folder in folders:
-        for archive in Medium(path=folder).archives:
+        for line in Medium(path=folder).journal:
+            archive = folder / line["archive"]
             status, digest = archive.stat(), hashlib.sha256(archive.read_bytes()).hexdigest()
-            name = str(archive.relative_to(folder))
-            assert name not in found, f"{name} lies on two cartridges"
-            found[name] = (status.st_ino, status.st_mtime_ns, digest)
+            assert line["archive"] not in found, f"{archive} lies on two cartridges"
+            found[line["archive"]] = (status.st_ino, status.st_mtime_ns, digest)
     return found
