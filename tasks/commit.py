@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from tasks.catalog.store import Store
 from tasks.diff import summaries
 from tasks.formats.manifest import TableWriter, batches, read_info, words
 from tasks.media import durable
-from tasks.media.cartridge import Cartridge, rounded
+from tasks.media.cartridge import Cartridge
 from tasks.model.errors import CartridgeError
 from tasks.model.units import iso
 from tasks.model.words import (
@@ -32,8 +31,6 @@ from tasks.model.words import (
 from tasks.pack import PackArchive
 from tasks.plan import PlanArchives
 from tasks.span import SpanCartridges
-
-_CATALOG_SLACK = 64 << 10
 
 
 class CommitSnapshot(Stage):
@@ -123,13 +120,8 @@ def _refresh(run: Run, receipt: WriteReceipt) -> None:
         if cartridge.label.uuid != receipt.uuid:
             return
         guards.check(cartridge, run)
-        manifest = run.store.manifest_path(run.snapshot)
-        cap = run.request.profile.cartridges.capacity
-        if cartridge.room(cap) < rounded(os.path.getsize(manifest)) + _CATALOG_SLACK:
-            return
         with cartridge.writing():
-            archives = run.store.archives_path
-            export.seal(cartridge, run.store, run.snapshot, manifest, archives)
+            export.refresh(cartridge, run.store, run.request.profile.cartridges.capacity)
         run.store.alter_cartridge(receipt.uuid, used=cartridge.used())
 
 

@@ -99,7 +99,7 @@ def sweep(request: Request, store: Store) -> int:
     for row in store.cartridges():
         cartridge = shelf.find(row.uuid)
         if cartridge is not None and _has_work(cartridge, row, store):
-            freed += _sweep_one(cartridge, row, store)
+            freed += _sweep_one(cartridge, row, store, request)
     return freed
 
 
@@ -110,17 +110,14 @@ def _has_work(cartridge: Cartridge, row: CartridgeRow, store: Store) -> bool:
     return dead or bool(there - known)
 
 
-def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store) -> int:
+def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: Request) -> int:
     dead = {
         a.archive for a in store.archives() if a.state == export.DEAD and a.cartridge == row.serial
     }
-    newest = store.newest()
     with cartridge.writing():
         freed = cartridge.drop(dead)
         store.update_archives(lambda rows: [a for a in rows if a.archive not in dead])
-        if newest is not None:
-            manifest = store.manifest_path(newest)
-            export.seal(cartridge, store, newest, manifest, store.archives_path)
+        export.refresh(cartridge, store, request.profile.cartridges.capacity)
     state = "open" if freed and row.state == "full" else row.state
     store.alter_cartridge(row.uuid, used=cartridge.used(), state=state)
     return freed

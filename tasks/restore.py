@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -80,6 +82,23 @@ class _Restoring:
         self._sizes = selected.rows.column("size").to_numpy()
 
     def run(self, fetch: Fetch) -> Restored:
+        try:
+            return self._run(fetch)
+        except BaseException:
+            self._sweep()
+            raise
+
+    def _sweep(self) -> None:
+        """Leave no drafts where a restore was stopped."""
+        self._place.forget_parent()
+        for row in np.flatnonzero(self._kinds == "dir"):
+            with contextlib.suppress(OSError):
+                self._place.sweep(self._keys[row])
+        for source in set(words_of(self._rows, "source")):
+            with contextlib.suppress(OSError):
+                self._place.sweep(source.encode())
+
+    def _run(self, fetch: Fetch) -> Restored:
         self._make_folders()
         self._place.forget_parent()
         for serial, archives in sorted(self._selected.by_cartridge().items()):
@@ -203,12 +222,15 @@ class _Restoring:
     def _make_hardlinks(self) -> None:
         links = np.flatnonzero(self._kinds == "hardlink")
         rows = self._rows.take(pa.array(links))
-        lost = {self._keys[row] for row in self._bad | self._absent}
+        bad = {self._keys[row] for row in self._bad}
+        absent = {self._keys[row] for row in self._absent}
         sources, targets = words_of(rows, "source"), rows.column("link_target").to_pylist()
         for row, source, target in zip(links.tolist(), sources, targets, strict=True):
             first = source.encode() + b"/" + target
-            if first in lost:
+            if first in bad:
                 self._bad.add(row)
+            elif first in absent:
+                self._absent.add(row)
             else:
                 self._place.make_hardlink(self._keys[row], first)
 
@@ -264,8 +286,10 @@ def _in_processes(jobs: list[_Job], workers: int) -> Iterator[_Done]:
         try:
             yield from pool.map(_run_job, range(len(jobs)))
         except BaseException:
+            threading.excepthook = lambda _: None  # the pool's own thread complains of what follows
             for child in multiprocessing.active_children():
                 child.terminate()  # do not wait for whole archives that nobody wants any more
+                child.join()
             raise
 
 

@@ -295,7 +295,8 @@ class ChangeWriter:
         packed = np.flatnonzero(goes_in)
         if len(packed):
             tags = _tags(packed, labels, reasons, rows, old_rows)
-            tags["old_sha256"] = _old_digests(window.old, match[packed])
+            changed_from = np.where(labels[packed] == "modified", match[packed], -1)
+            tags["old_sha256"] = _old_digests(window.old, changed_from)
             self._pack.write(_select(window.new, packed, PACK, tags))
 
     def old_rows(self, window: Window, deleted: Flags, kept: Flags) -> None:

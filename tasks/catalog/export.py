@@ -12,6 +12,7 @@ from tasks.media.cartridge import Cartridge, rounded
 from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary
 
 MANIFESTS = "catalog/manifests"
+_SLACK = 64 << 10
 STORED, DEAD = "stored", "dead"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, and the fixed parts of small files.
@@ -67,6 +68,28 @@ def seal(cartridge: Cartridge, store: Store, newest: str, manifest: str, archive
     wanted = {manifest_name(snapshot) for snapshot in (*older, newest)}
     present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
     cartridge.seal(files, present - wanted)
+
+
+def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
+    """Bring the catalog on a cartridge up to date with the workspace's, as far as there is room.
+
+    What no snapshot needs goes in any case. A cartridge is complete without the newest manifest.
+    """
+    newest = store.newest()
+    known = {manifest_name(snapshot) for snapshot in store.snapshots()}
+    present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
+    if present - known:
+        cartridge.seal({}, present - known)
+    if newest is not None and cartridge.room(cap) >= _room_for(store, newest):
+        path = store.manifest_path(newest)
+        seal(cartridge, store, newest, path, store.archives_path)
+    else:
+        cartridge.write_sums()
+
+
+def _room_for(store: Store, newest: str) -> int:
+    paths = (store.manifest_path(newest), store.archives_path, store.cartridges_path)
+    return sum(rounded(os.path.getsize(path)) for path in paths) + _SLACK
 
 
 def readme(cartridge: Cartridge) -> bytes:

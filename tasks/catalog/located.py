@@ -95,7 +95,8 @@ class _Elsewhere:
 
     def __init__(self, run: Run, contents: list[str]) -> None:
         stored = [] if run.request.full else run.store.stored_snapshots()
-        self._files = [*contents, *(run.store.contents_path(s) for s in stored)]
+        # The newest copy is the one to refer to: a full backup begins a series of its own.
+        self._files = [*contents, *(run.store.contents_path(s) for s in reversed(stored))]
         self._alive = pa.array(
             [p.archive for p in run.packed()]
             + [a.archive for a in run.store.archives() if a.state == "stored"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 from collections import Counter
@@ -15,6 +16,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_KEPT = (errno.EPERM, errno.ENOTSUP, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG)
 _ACL = "system.posix_acl_"
+_DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+)\.tmp")
 
 
 class UnsafePathError(ValueError):
@@ -45,6 +47,8 @@ class Destination:
     _parent: bytes | None = None
     _parent_fd: int = -1
     _drafts: int = 0
+    # Every restore has draft names of its own: what another one left gets into no file.
+    _token: bytes = field(default_factory=lambda: os.urandom(4).hex().encode())
     _process: int = field(default_factory=os.getpid)
     _may_own: bool = field(default_factory=lambda: os.geteuid() == 0)
     _own_ids: tuple[int, int] = field(default_factory=lambda: (os.geteuid(), os.getegid()))
@@ -59,6 +63,7 @@ class Destination:
             if stat.S_ISDIR(facts.st_mode):
                 if facts.st_mode & 0o700 != 0o700:
                     os.chmod(name, facts.st_mode | 0o700, dir_fd=parent)
+                self.sweep(path)
                 return
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o700, dir_fd=parent)
@@ -78,7 +83,8 @@ class Destination:
         """Begin a file beside its final place."""
         parent, name = self._at(path)
         self._drafts += 1
-        draft_name = b".cartridge-%d-%d.tmp" % (self._process, self._drafts)
+        number = b"%d-%d" % (self._process, self._drafts)
+        draft_name = b".cartridge-%s-%s.tmp" % (self._token, number)
         fd = os.open(draft_name, _CREATE, 0o600, dir_fd=parent)
         return Draft(self, parent, draft_name, name, fd)
 
@@ -86,18 +92,32 @@ class Destination:
         """Open a file that several processes put together, to be written at any place."""
         parent, _ = self._at(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(_shared_name(number), flags, 0o600, dir_fd=parent)
+        return os.open(self._shared_name(number), flags, 0o600, dir_fd=parent)
 
     def shared_draft(self, path: bytes, number: int) -> Draft:
         """Return such a file as a draft, when it is complete."""
         fd = self.open_shared(path, number)
         parent, name = self._at(path)
-        return Draft(self, parent, _shared_name(number), name, fd)
+        return Draft(self, parent, self._shared_name(number), name, fd)
 
     def drop_shared(self, path: bytes, number: int) -> None:
         """Remove such a file where it cannot be completed."""
         parent, _ = self._at(path)
-        self.unlink_at(parent, _shared_name(number))
+        self.unlink_at(parent, self._shared_name(number))
+
+    def _shared_name(self, number: int) -> bytes:
+        return b".cartridge-%s-part-%d.tmp" % (self._token, number)
+
+    def sweep(self, path: bytes) -> None:
+        """Remove the drafts that a killed restore has left in a folder."""
+        fd = self._open_folder(path)
+        try:
+            with os.scandir(fd) as listing:
+                found = [entry.name for entry in listing if _DRAFT.fullmatch(entry.name)]
+            for name in found:
+                os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
 
     def make_symlink(self, path: bytes, target: bytes, facts: Facts) -> None:
         """Make a symbolic link, whatever it points at."""
@@ -298,10 +318,6 @@ class Draft:
         with contextlib.suppress(OSError):
             os.unlink(self.draft_name, dir_fd=self.parent)
         os.close(self.fd)
-
-
-def _shared_name(number: int) -> bytes:
-    return b".cartridge-part-%d.tmp" % number
 
 
 def _check(name: bytes) -> None:
