@@ -51,11 +51,11 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
         code = action() or 0
     except CartridgeError as error:
         _debug(error)
-        voice.error(error, facts(error))
+        voice.error(error, _known(facts, error))
         code = error.exit_code
     except KeyboardInterrupt:
         interrupted = Interrupted()
-        voice.error(interrupted, facts(interrupted))
+        voice.error(interrupted, _known(facts, interrupted))
         code = interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,9 +64,17 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
         if debugging():
             raise
         unforeseen = StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
-        voice.error(unforeseen, facts(unforeseen))
+        voice.error(unforeseen, _known(facts, unforeseen))
         code = unforeseen.exit_code
     raise typer.Exit(code)
+
+
+def _known(facts: Facts, error: CartridgeError) -> dict[str, Any]:
+    """Return what is known besides the error, which a broken run folder must not hide."""
+    try:
+        return facts(error)
+    except (OSError, CartridgeError):
+        return {}
 
 
 def debugging() -> bool:

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from types import FrameType
@@ -25,6 +26,8 @@ from tasks.model.words import Failure
 # something else has stopped.
 _LEAST_TELLING = ("StageFailed", "SpoolFull")
 _PATIENCE = 5.0
+# Seconds after which a luigid forgets a worker that has died.
+_FORGETTING = 90.0
 
 
 class _Factory:
@@ -72,19 +75,32 @@ def run_stages(last: Stage, packers: int, url: str | None) -> None:
     pa.array([0])  # imports pandas where it is installed: once here, not in every child
     gc.collect()
     gc.freeze()  # what is there now is shared with the children, not copied by their collector
-    with _interruptible(), _no_child_left():
-        luigi.build(
-            [last],
-            worker_scheduler_factory=_Factory(run.place.profile_name, packers),
-            detailed_summary=True,
-            workers=packers + 1,
-            **({"scheduler_url": url} if url else {"local_scheduler": True}),
-        )
-    error = _worst_failure(run)
-    if error is not None:
-        raise error
+    deadline = time.monotonic() + _FORGETTING if url else 0.0
+    with _interruptible():
+        while True:
+            with _no_child_left():
+                luigi.build(
+                    [last],
+                    worker_scheduler_factory=_Factory(run.place.profile_name, packers),
+                    detailed_summary=True,
+                    workers=packers + 1,
+                    **({"scheduler_url": url} if url else {"local_scheduler": True}),
+                )
+            error = _worst_failure(run)
+            if error is not None:
+                raise error
+            if last.complete() or time.monotonic() > deadline:
+                break
+            time.sleep(2)  # luigid still believes in the tasks of a run that was killed
     if not last.complete():
         raise StageFailed(stage=last.task_family, reason="it left no output")
+
+
+@Stage.event_handler(luigi.Event.PROCESS_FAILURE)  # type: ignore[untyped-decorator]
+def _note_killed(stage: Stage, message: str) -> None:
+    """Record that a stage's process was killed: it could not do so itself, and others wait."""
+    failed = StageFailed(stage=stage.task_family, reason="its process was killed")
+    stage.record(failed)
 
 
 def _clear_failures(run: Run) -> None:
@@ -110,15 +126,18 @@ def _interruptible() -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into Interrupted; Luigi then ends its children."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        # Python swallows what is raised inside a hook of fork: knock again until it is heard.
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
         raise Interrupted()
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted() from None
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -129,6 +148,7 @@ def _no_child_left() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for child in multiprocessing.active_children():
             child.join(_PATIENCE)
             if child.is_alive():

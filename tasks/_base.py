@@ -78,14 +78,15 @@ class Stage(luigi.Task):
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except CartridgeError as error:
-            self._record(error)
+            self.record(error)
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            self._record(StageFailed(stage=self.task_family, reason=reason))
+            self.record(StageFailed(stage=self.task_family, reason=reason))
             raise
 
-    def _record(self, error: CartridgeError) -> None:
+    def record(self, error: CartridgeError) -> None:
+        """Leave an error in the run's folder, where the engine finds it."""
         failure = Failure(
             stage=self.task_family,
             error=error.name,

@@ -100,7 +100,7 @@ def _brake(request: Request, scans: list[ScanSummary], before: SnapshotInfo | No
         if not scan.root.entries:
             raise SourceEmpty(source=name, path=paths[name])
         lost = earlier[name].files - files if name in earlier else 0
-        if lost >= _FEW and lost > files:
+        if lost >= _FEW and lost > files and not scan.unread:
             raise SourceShrunk(source=name, path=paths[name], before=earlier[name].files, now=files)
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import luigi
-import pyarrow as pa
 
 from tasks._base import Stage
 from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
 from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
+from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.runs import Request, Run
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
 from tasks.formats.chunks import cut
-from tasks.formats.manifest import batches, integers, raw_paths, rows_between, words
+from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
 from tasks.media.source import data_extents
 from tasks.media.spool import Spool
@@ -64,28 +62,10 @@ class PackArchive(Stage):
         run.save(self.result, Packer(run, plan, bundle).pack())
 
 
-class _Entry(NamedTuple):
-    """What the pack list says of one row; a tuple, since one is made for every file."""
-
-    row: int
-    kind: str
-    root: bytes
-    path: bytes
-    name: bytes
-    size: int
-    mtime: int
-    ctime: int
-    user: str
-    group: str
-    xattrs: list[tuple[str, bytes]] | None
-    old: bytes | None
-    rest: dict[str, Any] | None
-
-
 class _Read(NamedTuple):
     """A file that was read whole and waits to be added."""
 
-    entry: _Entry
+    entry: Entry
     data: bytes
     facts: os.stat_result
     digest: bytes
@@ -131,7 +111,7 @@ class Packer:
         """Read every file of the bundle; return what was packed and what could not be read."""
         bundle = self._bundle
         for batch in rows_between(self._run.path("pack.parquet"), bundle.start, bundle.stop):
-            for entry in self._entries(batch):
+            for entry in entries(batch, self._roots, self._done):
                 self._add(entry)
         self._flush()
         self._close_archive()
@@ -151,31 +131,7 @@ class Packer:
     def _number(self, index: int) -> str:
         return f"{self._bundle.number * BUNDLE + index:08d}"
 
-    def _entries(self, batch: pa.RecordBatch) -> Iterator[_Entry]:
-        sources = words(batch.column("source")).to_pylist()
-        kinds = words(batch.column("type")).to_pylist()
-        paths = raw_paths(batch).to_pylist()
-        plain = batch.column("xattrs").null_count == batch.num_rows
-        rows = zip(
-            batch.column("row").to_pylist(),
-            kinds,
-            [self._roots[source] for source in sources],
-            paths,
-            [source.encode() + b"/" + path for source, path in zip(sources, paths, strict=True)],
-            batch.column("size").to_pylist(),
-            integers(batch.column("mtime")).tolist(),
-            integers(batch.column("ctime")).tolist(),
-            words(batch.column("user")).to_pylist(),
-            words(batch.column("group")).to_pylist(),
-            itertools.repeat(None) if plain else batch.column("xattrs").to_pylist(),
-            batch.column("old_sha256").to_pylist(),
-            [None if kind == "file" else _rest(batch, i) for i, kind in enumerate(kinds)],
-            strict=False,
-        )
-        done = self._done
-        return (_Entry._make(row) for row in rows if row[0] not in done)
-
-    def _add(self, entry: _Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         if entry.kind != "file":
             self._add_header(entry)
             return
@@ -188,7 +144,7 @@ class Packer:
             shown = entry.name.decode("utf-8", "replace")
             self._troubles.append(Trouble(path=shown, reason=error.reason))
 
-    def _add_whole(self, entry: _Entry) -> None:
+    def _add_whole(self, entry: Entry) -> None:
         data, facts = self._read_at_once(entry)
         size = len(data)
         if size > self._plan.cutting.split_size:
@@ -202,7 +158,7 @@ class Packer:
         if self._waiting_bytes >= self._batch_bytes or len(self._waiting) >= _BATCH_FILES:
             self._flush()
 
-    def _read_at_once(self, entry: _Entry) -> tuple[bytes, os.stat_result]:
+    def _read_at_once(self, entry: Entry) -> tuple[bytes, os.stat_result]:
         """Read a file that has not changed since the scan; take more care where it has."""
         data, facts = read_once(entry.root, entry.path, entry.size)
         if (
@@ -212,6 +168,7 @@ class Packer:
         ):
             return data, facts
         data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
+        _check_identity(entry, facts)
         return data, facts
 
     def _flush(self) -> None:
@@ -235,7 +192,7 @@ class Packer:
                     content = draft.contents.add(digest, entry.name, place, size)
             draft.rows.add(entry.row, facts, digest, entry.old, content)
 
-    def _add_header(self, entry: _Entry) -> None:
+    def _add_header(self, entry: Entry) -> None:
         if entry.kind == "hardlink":
             self._flush()
             if entry.rest and entry.rest["link_target"] not in self._linkable:
@@ -252,7 +209,7 @@ class Packer:
         )
         self._archive_for(0).writer.add(tar.header(member))
 
-    def _add_sparse(self, entry: _Entry) -> bool:
+    def _add_sparse(self, entry: Entry) -> bool:
         """Add a file of holes and little data as tar does; False where it is not such a file."""
 
         def read(fd: int, facts: os.stat_result) -> Any:
@@ -265,6 +222,7 @@ class Packer:
         result, facts = unchanged(entry.root, entry.path, read)
         if result is None or any(length % 512 for _, length in result[0][:-1]):
             return False
+        _check_identity(entry, facts)
         extents, pieces = result
         digest = sparse_digest(extents, pieces, facts.st_size)
         self._flush()
@@ -286,15 +244,16 @@ class Packer:
         draft.rows.add(entry.row, facts, digest, entry.old, content, recipe)
         return True
 
-    def _add_large(self, entry: _Entry) -> None:
+    def _add_large(self, entry: Entry) -> None:
         """Store the chunks of a large file that are not stored yet."""
         self._flush()
         (digest, recipe), facts = unchanged(
             entry.root, entry.path, lambda fd, facts: self._store_chunks(entry, fd, facts)
         )
+        _check_identity(entry, facts)
         self._archive_for(0).rows.add(entry.row, facts, digest, entry.old, None, recipe)
 
-    def _store_chunks(self, entry: _Entry, fd: int, facts: os.stat_result) -> tuple[bytes, Recipe]:
+    def _store_chunks(self, entry: Entry, fd: int, facts: os.stat_result) -> tuple[bytes, Recipe]:
         whole = hashlib.sha256()
         recipe: Recipe = []
         position = 0
@@ -311,7 +270,7 @@ class Packer:
         return whole.digest(), recipe
 
     def _store_chunk(
-        self, entry: _Entry, position: int, facts: os.stat_result, chunk: memoryview, digest: bytes
+        self, entry: Entry, position: int, facts: os.stat_result, chunk: memoryview, digest: bytes
     ) -> None:
         draft = self._archive_for(len(chunk) + 2048)
         if not self._claims.claim([digest], draft.number, self._stored)[0]:
@@ -376,17 +335,13 @@ def _roots(request: Request) -> dict[str, bytes]:
     return {s.name: os.fsencode(source_path(s, request.workspace)) for s in request.profile.source}
 
 
-def _rest(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
-    """Return what the header of an entry without content needs."""
-    names = ("mode", "uid", "gid", "rdev", "link_target")
-    facts = {name: batch.column(name)[index].as_py() for name in names}
-    target = facts["link_target"] or b""
-    if batch.column("type")[index].as_py() == "hardlink":
-        target = batch.column("source")[index].as_py().encode() + b"/" + target
-    return {**facts, "link_target": target, "rdev": facts["rdev"] or 0}
+def _check_identity(entry: Entry, facts: os.stat_result) -> None:
+    """The other names of a file must not get the content of one that took this name."""
+    if entry.nlink > 1 and facts.st_ino != entry.inode:
+        raise Unreadable("Another file took its name while it was read")
 
 
-def _owner(facts: os.stat_result, entry: _Entry) -> tuple[int, int, int, str, str, int]:
+def _owner(facts: os.stat_result, entry: Entry) -> tuple[int, int, int, str, str, int]:
     mode = facts.st_mode & 0o7777
     return mode, facts.st_uid, facts.st_gid, entry.user, entry.group, facts.st_mtime_ns
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tasks._base import Stage
-from tasks.catalog import export, members, retention
+from tasks.catalog import export, members, placement, retention
 from tasks.catalog.runs import Request
 from tasks.catalog.store import Store
 from tasks.commit import CommitSnapshot
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
+from tasks.model.errors import CartridgeFailed, RunActive, WrongCartridge
 from tasks.model.profile import Retention
 from tasks.model.words import ArchiveRow, CartridgeRow
 
@@ -85,21 +87,24 @@ def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
                 replace(row, state=export.DEAD) if row.archive in dead else row for row in rows
             ]
         )
-    left = any(row.state == export.DEAD for row in store.archives())
-    freed = sweep(request, store) if left or plan.forgotten else 0
+    freed = sweep(request, store)
     _forget_contents(store)
     waiting = sum(row.bytes for row in store.archives() if row.state == export.DEAD)
     return PruneResult(kept=plan.kept, forgotten=plan.forgotten, freed=freed, waiting=waiting)
 
 
 def sweep(request: Request, store: Store) -> int:
-    """Remove dead archives from the cartridges that are present; return the bytes freed."""
+    """Remove dead archives from the cartridges that are present; return the bytes freed.
+
+    A cartridge that cannot be written now, or that is there twice, waits for the next time.
+    """
     shelf = members.survey(request, store)
     freed = 0
     for row in store.cartridges():
-        cartridge = shelf.find(row.uuid)
-        if cartridge is not None and _has_work(cartridge, row, store):
-            freed += _sweep_one(cartridge, row, store, request)
+        with contextlib.suppress(WrongCartridge, CartridgeFailed, RunActive):
+            cartridge = shelf.find(row.uuid)
+            if cartridge is not None and _has_work(cartridge, row, store):
+                freed += _sweep_one(cartridge, row, store, request)
     return freed
 
 
@@ -116,9 +121,10 @@ def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: R
     }
     with cartridge.writing():
         freed = cartridge.drop(dead)
-        store.update_archives(lambda rows: [a for a in rows if a.archive not in dead])
+        cartridge.tidy()
         export.refresh(cartridge, store, request.profile.cartridges.capacity)
-    state = "open" if freed and row.state == "full" else row.state
+        store.update_archives(lambda rows: [a for a in rows if a.archive not in dead])
+    state = placement.OPEN if dead and row.state == placement.FULL else row.state
     store.alter_cartridge(row.uuid, used=cartridge.used(), state=state)
     return freed
 

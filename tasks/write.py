@@ -71,9 +71,7 @@ def write(run: Run, sequence: int) -> WriteReceipt:
         last = _Filling(run, cartridge).fill()
         if last or len(run.placed()) > before:
             _seal(run, cartridge, complete=last)
-    used = cartridge.used()
-    state = placement.OPEN if last else placement.FULL
-    run.store.alter_cartridge(row.uuid, used=used, state=state)
+    run.store.alter_cartridge(row.uuid, used=cartridge.used())
     placed = run.placed()
     numbers = sorted(number for number, serial in placed.items() if serial == row.serial)
     sizes = {packed.number: packed.bytes for packed in run.packed()}
@@ -91,6 +89,9 @@ def write(run: Run, sequence: int) -> WriteReceipt:
 def _next(run: Run) -> Cartridge:
     """Find the cartridge to be written, labelling a blank volume where the profile says so."""
     request = run.request
+    for receipt in run.receipts():
+        if not receipt.last:
+            run.store.alter_cartridge(receipt.uuid, state=placement.FULL)
     shelf = members.survey(request, run.store)
     present = {c.label.uuid for c in shelf.cartridges}
     row, _ = placement.next_cartridge(run.store.cartridges(), present)
@@ -110,7 +111,13 @@ def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
     cartridges = request.profile.cartridges
     # An empty folder where a cartridge used to be is its mount point without it.
     deserted = {row.location for row in run.store.cartridges()}
-    blank = [path for path in shelf.blank if path not in deserted]
+    blank = [
+        path
+        for path in shelf.blank
+        if path not in deserted
+        and os.access(path, os.W_OK)
+        and guards.source_around(path, request) is None
+    ]
     if not cartridges.auto_label or not blank:
         return None
     path = blank[0]

@@ -79,7 +79,7 @@ class _Totals:
     def lost(self, known: list[Trouble]) -> list[Trouble]:
         """Return troubles for files without content that no packer has complained of."""
         paths = {trouble.path for trouble in known}
-        reason = "Its content changed while a copy of it was packed"
+        reason = "Its content, or its first name, changed while it was packed"
         return [Trouble(path=p, reason=reason) for p in self.missing if p not in paths]
 
 
@@ -140,6 +140,7 @@ def _drop_missing(rows: pa.RecordBatch, totals: _Totals) -> pa.RecordBatch:
         dangling = pc.and_(
             pc.equal(kinds, "hardlink"), pc.is_in(targets, pa.array(list(totals.failed)))
         )
+        totals.missing += shown(rows.filter(dangling))
         missing = pc.or_(missing, dangling)
     return rows.filter(pc.invert(missing)) if pc.any(missing).as_py() else rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tasks.catalog.export import STORED
-from tasks.catalog.runs import Run
+from tasks.catalog.runs import Request, Run
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
 from tasks.model.errors import WrongCartridge
@@ -17,12 +17,20 @@ def check(cartridge: Cartridge, run: Run) -> None:
     facts = os.statvfs(cartridge.path)
     if facts.f_flag & os.ST_RDONLY or not os.access(cartridge.path, os.W_OK):
         raise _refused(cartridge, "it is read-only")
+    around = source_around(cartridge.path, request)
+    if around is not None:
+        raise _refused(cartridge, f"it lies inside the source '{around}'")
+    _check_history(cartridge, run)
+
+
+def source_around(path: str, request: Request) -> str | None:
+    """Return the name of the source that a folder lies in, if there is one."""
+    here = os.path.realpath(path)
     for source in request.profile.source:
         root = os.path.realpath(os.path.join(request.workspace, os.path.expanduser(source.path)))
-        here = os.path.realpath(cartridge.path)
         if os.path.commonpath([root, here]) == root:
-            raise _refused(cartridge, f"it lies inside the source '{source.name}'")
-    _check_history(cartridge, run)
+            return source.name
+    return None
 
 
 def _check_history(cartridge: Cartridge, run: Run) -> None:
