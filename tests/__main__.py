@@ -21,7 +21,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("pytest", "-n", "auto", "--dist", "loadscope"),
+    ("pytest", "-n", "auto", "--dist", "loadscope", "-m", "not slow"),
 )
 
 

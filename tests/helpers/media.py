@@ -26,14 +26,17 @@ def check_cartridge(folder: Path) -> None:
     """Fail where SHA256SUMS is not right and complete, or anything unfinished lies around."""
     __tracebackhide__ = True
     files = set(Program.cartridge_files(folder))
-    assert not [name for name in files if name.endswith(".tmp")]
+    drafts = [name for name in files if name.endswith(".tmp")]
+    assert not drafts, f"{folder} has drafts: {drafts}"
     lines = (folder / "SHA256SUMS").read_text("ascii").splitlines()
-    assert sorted([*(line[66:] for line in lines), "SHA256SUMS"]) == sorted(files)
+    odd = {*(line[66:] for line in lines), "SHA256SUMS"} ^ files
+    assert not odd, f"{folder}: not both there and in SHA256SUMS: {sorted(odd)}"
     command = ["sha256sum", "--strict", "--check", "--quiet", "SHA256SUMS"]
     done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{folder}: {done.stdout}{done.stderr}"
     medium = Medium(path=folder)
-    assert sorted(folder / line["archive"] for line in medium.journal) == medium.archives
+    strange = {folder / line["archive"] for line in medium.journal} ^ set(medium.archives)
+    assert not strange, f"{folder}: not both there and in the journal: {sorted(strange)}"
 
 
 def archives_on(*folders: Path) -> dict[str, tuple[int, int, str]]:

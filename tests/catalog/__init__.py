@@ -1,0 +1,1 @@
+"""Proofs of the formats that lie on a cartridge."""
