@@ -29,6 +29,7 @@ from tasks.media.stable import (
     unchanged,
     zeros,
 )
+from tasks.model.errors import ArchiveNumbersUsedUp
 from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
 from tasks.plan import PlanArchives, largest_archive, spool_limit
 from tasks.scan import source_path
@@ -169,6 +170,8 @@ class Packer:
             return data, facts
         data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
         _check_identity(entry, facts)
+        if len(data) != facts.st_size:
+            raise Unreadable("Its size is not what can be read of it")
         return data, facts
 
     def _flush(self) -> None:
@@ -297,6 +300,8 @@ class Packer:
             self._close_archive()
             draft = None
         if draft is None:
+            if len(self._finished) >= BUNDLE:
+                raise ArchiveNumbersUsedUp(limit=BUNDLE)
             number = self._number(len(self._finished))
             path = self._spool.draft(number, self._run.has_failed)
             draft = self._draft = _Draft(int(number), path)

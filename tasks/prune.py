@@ -121,7 +121,7 @@ def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: R
     }
     with cartridge.writing():
         freed = cartridge.drop(dead)
-        cartridge.tidy()
+        cartridge.tidy({name.split("/")[1] for name in dead})
         export.refresh(cartridge, store, request.profile.cartridges.capacity)
         store.update_archives(lambda rows: [a for a in rows if a.archive not in dead])
     state = placement.OPEN if dead and row.state == placement.FULL else row.state

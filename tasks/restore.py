@@ -147,12 +147,14 @@ class _Restoring:
         name = self._selected.archives[number]
         facts = facts_of(self._rows.take(pa.array(mine["row"])))
         try:
-            with open(os.path.join(cartridge, name), "rb", buffering=0) as file:
-                reader = ContentReader(file, name)
-                for need, entry in zip(mine, facts, strict=True):
-                    self._one_content(need, entry, reader, done)
+            file = open(os.path.join(cartridge, name), "rb", buffering=0)  # noqa: SIM115  # closed below
         except OSError:
             done.damaged.update(mine["row"].tolist())
+            return done
+        with file:
+            reader = ContentReader(file, name)
+            for need, entry in zip(mine, facts, strict=True):
+                self._one_content(need, entry, reader, done)
         done.not_kept = self._place.not_kept
         return done
 

@@ -65,7 +65,7 @@ def write(run: Run, sequence: int) -> WriteReceipt:
     cartridge = _next(run)
     row = _begin(run, cartridge)
     with cartridge.writing():
-        cartridge.tidy()
+        cartridge.tidy([run.snapshot])
         guards.reconcile(cartridge, run)
         before = len(run.placed())
         last = _Filling(run, cartridge).fill()

@@ -41,6 +41,10 @@ def _check_history(cartridge: Cartridge, run: Run) -> None:
     for row in rows:
         if row.state == STORED and lines.get(row.archive) != row.sha256:
             raise _refused(cartridge, f"{row.archive} is not as it was written")
+    mine = f"archives/{run.snapshot}/"
+    for name in cartridge.unaccounted():
+        if not name.startswith(mine) and name not in {row.archive for row in rows}:
+            raise _refused(cartridge, f"its journal does not name {name}")
     known = {row.archive for row in rows}
     for line in cartridge.journal():
         if line.archive not in known and line.snapshot != run.snapshot:

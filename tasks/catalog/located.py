@@ -52,8 +52,9 @@ class Packed:
         for _, group in itertools.groupby(self._files, key=lambda pair: _bundle(pair[0])):
             tables = [self._placed(rows, contents) for rows, contents in group]
             table = pa.concat_tables(tables).sort_by("row")
-            if table.num_rows:
-                yield table.filter(pc.is_valid(table.column("parts"))).cast(_PLACED)
+            found = table.filter(pc.is_valid(table.column("parts")))
+            if found.num_rows:
+                yield found.cast(_PLACED)
 
     def _placed(self, rows_path: str, contents_path: str) -> pa.Table:
         rows, contents = read_table(rows_path), read_table(contents_path)

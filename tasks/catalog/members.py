@@ -37,7 +37,7 @@ def survey(request: Request, store: Store) -> Shelf:
     shelf = look(cartridges.search, [row.location for row in rows], request.workspace)
     known = {row.uuid: row for row in rows}
     found = shelf.of_set(cartridges.set, request.profile_name)
-    fresh = [c for c in found if c.label.uuid not in known and not c.journal()]
+    fresh = [c for c in found if c.label.uuid not in known and _is_blank(c)]
     serials = {row.serial for row in rows}
     fresh = [c for c in fresh if c.label.serial not in serials]
     moved = {
@@ -51,6 +51,10 @@ def survey(request: Request, store: Store) -> Shelf:
             lambda old: [*(replace(r, location=moved.get(r.uuid, r.location)) for r in old), *news]
         )
     return shelf
+
+
+def _is_blank(cartridge: media.Cartridge) -> bool:
+    return not cartridge.journal() and not cartridge.unaccounted()
 
 
 def capacity_of(cartridge: media.Cartridge, cap: int | None) -> int:

@@ -103,12 +103,11 @@ def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, b
 
     Raises FormatDamaged, naming the archive `name`, where a frame is not what was written.
     """
-    file.seek(offset)
     buffer = b""
     ended = False
     while True:
         while not ended and len(buffer) < FRAME + _READ:
-            piece = file.read(FRAME + _READ)
+            piece = _read_at(file, offset + len(buffer), name)
             ended = not piece
             buffer += piece
         if not buffer:
@@ -117,6 +116,15 @@ def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, b
         yield offset, content
         offset += used
         buffer = buffer[used:]
+
+
+def _read_at(file: BinaryIO, position: int, name: str) -> bytes:
+    """Read on; an error of the medium is damage of the archive, unlike one of the destination."""
+    try:
+        file.seek(position)
+        return file.read(FRAME + _READ)
+    except OSError as error:
+        raise FormatDamaged(file=name, reason=error.strerror or str(error)) from error
 
 
 def _one_frame(buffer: bytes, offset: int, name: str) -> tuple[bytes, int]:

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tasks.formats.records import (
     journal_text,
@@ -30,6 +30,7 @@ from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 LABEL = "CARTRIDGE.json"
 JOURNAL = "journal.jsonl"
 SUMS = "SHA256SUMS"
+_OURS = {LABEL, JOURNAL, SUMS, "README.txt"}
 # What an empty volume may hold without being anybody's: file systems and desktops put it there.
 _NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
 _BLOCK = 4096
@@ -108,15 +109,23 @@ class Cartridge:
         finally:
             os.close(fd)
 
-    def tidy(self) -> None:
-        """Remove what an interrupted write left: drafts, and archives not in the journal."""
-        lines = self.journal()
-        known = {line.archive for line in lines}
+    def tidy(self, snapshots: Collection[str]) -> None:
+        """Remove what an interrupted write or prune of some snapshots left.
+
+        These are drafts of ours, and archives of these snapshots that the journal does not name.
+        """
+        known = {line.archive for line in self.journal()}
+        ours = tuple(f"archives/{snapshot}/" for snapshot in snapshots)
         for name, _size in list(self.files()):
-            unknown_archive = name.startswith("archives/") and name not in known
-            if name.endswith(durable.DRAFT) or unknown_archive:
+            if _is_draft(name) or (name.startswith(ours) and name not in known):
                 os.unlink(self.file(name))
         self._used = -1
+
+    def unaccounted(self) -> list[str]:
+        """Return archives that are here, or should be, and that the journal does not name."""
+        known = {line.archive for line in self.journal()}
+        here = {name for name, _ in self.files() if name.endswith(".lz4")} | self.sums().keys()
+        return sorted(n for n in here if n.startswith("archives/") and n not in known)
 
     def used(self) -> int:
         """Return the bytes taken, in whole blocks, directories included."""
@@ -196,6 +205,13 @@ class Cartridge:
             if part and not os.path.isdir(folder):
                 os.mkdir(folder)
                 durable.sync_folder(parent)
+
+
+def _is_draft(name: str) -> bool:
+    if not name.endswith(durable.DRAFT):
+        return False
+    whole = name.removesuffix(durable.DRAFT)
+    return whole.startswith(("archives/", "catalog/")) or whole in _OURS
 
 
 def volume_size(path: str) -> int:

@@ -19,6 +19,7 @@ CartridgeError
 ├── DestinationUnusable   1
 ├── WorkspaceFull         1
 ├── CartridgeFailed       1
+├── ArchiveNumbersUsedUp  1
 ├── StageFailed           1
 ├── CartridgeWanted       4
 ├── SpoolFull             4
@@ -186,6 +187,13 @@ class CartridgeFailed(CartridgeError):
 
     template = "Cartridge {label} at {path} failed: {reason}."
     help = "Check the medium and its cable, then run again; what was finished is kept."
+
+
+class ArchiveNumbersUsedUp(CartridgeError):
+    """One task makes so many archives that their numbers would be another's."""
+
+    template = "More than {limit} archives would come of one bundle of files."
+    help = "Set a larger [archive] archive_size, or larger cartridges, and begin a new run."
 
 
 class StageFailed(CartridgeError):

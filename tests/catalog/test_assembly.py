@@ -360,7 +360,6 @@ def test_a_copy_of_what_was_lost_is_a_trouble_and_tried_again(house: House, sour
     house.check(rows, source, "source")
 
 
-@pytest.mark.xfail(reason="a bundle of which nothing is found ends the reading of all behind it")
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_bundle_of_which_nothing_is_found_hides_no_other(
     house: House, source: Path, complete: bool
@@ -419,7 +418,6 @@ def test_a_link_below_an_unread_folder_keeps_its_content_when_its_first_name_goe
     house.check(rows, source, "source")
 
 
-@pytest.mark.xfail(reason="the size is what the system says, though fewer bytes were read")
 def test_a_file_that_is_shorter_than_the_system_says_is_not_padded(tmp_path: Path) -> None:
     """In /sys, and on some network file systems, a size is only a guess."""
     folder = Path("/sys/kernel/mm/transparent_hugepage")

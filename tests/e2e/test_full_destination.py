@@ -3,13 +3,10 @@
 import os
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import MakeCartridges, MakeVolume
 from tests.helpers.program import Program
 
 
-@pytest.mark.xfail(reason="any error of the destination counts as damage of the archive")
 def test_a_full_destination_is_not_called_damage(
     program: Program, source: Path, cartridges: MakeCartridges, loop_volume: MakeVolume
 ) -> None:
