@@ -47,14 +47,15 @@ def diff(run: Run) -> DiffSummary:
         _brake(request, scans, before)
     paths = [run.path(f"{name}.parquet") for name in ("changes", "pack", "carry", "kept")]
     writer = ChangeWriter(*paths)
+    lenient = frozenset(s.name for s in request.profile.source if s.change_detection == "mtime")
     judge = Judge(
-        lenient=frozenset(s.name for s in request.profile.source if s.change_detection == "mtime"),
+        lenient=lenient,
         unread=[bytes.fromhex(key) for scan in scans for key in scan.unread],
         forced=request.full,
     )
     found = compare(_new_rows(run, request), _old_rows(run, request), judge, writer)
     writer.close()
-    moved = {} if request.full or not found.counts["deleted"] else moves.find(paths[0])
+    moved = {} if request.full or not found.counts["deleted"] else moves.find(paths[0], lenient)
     if moved:
         moves.apply(moved, *paths[:3])
     metadata = found.counts["metadata"]

@@ -130,7 +130,7 @@ class Packer:
             index += 1
 
     def _number(self, index: int) -> str:
-        return f"{self._bundle.number * BUNDLE + index:08d}"
+        return f"{self._bundle.number * BUNDLE + index:010d}"
 
     def _add(self, entry: Entry) -> None:
         if entry.kind != "file":
@@ -312,7 +312,7 @@ class Packer:
         draft, self._draft = self._draft, None
         if draft is None:
             return
-        run, number = self._run, f"{draft.number:08d}"
+        run, number = self._run, f"{draft.number:010d}"
         archive = f"archives/{run.snapshot}/{number}{SUFFIX}"
         digest = draft.writer.finish() if draft.writer.members else ""
         draft.file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from tasks.catalog.selection import Selected, table_keys, words_of
 from tasks.formats.archive import ContentReader
-from tasks.formats.manifest import integers
+from tasks.formats.manifest import attribute_name, integers, named_attributes
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination, Draft, Facts, UnsafePathError
 from tasks.media.processes import die_with_parent
@@ -233,8 +234,8 @@ class _Restoring:
                 self._bad.add(row)
             elif first in absent:
                 self._absent.add(row)
-            else:
-                self._place.make_hardlink(self._keys[row], first)
+            elif not self._place.make_hardlink(self._keys[row], first):
+                self._bad.add(row)
 
     def _settle_folders(self) -> None:
         """Give folders their metadata from the innermost out: writing into them is over."""
@@ -309,13 +310,15 @@ def facts_of(rows: pa.Table) -> Iterator[Facts]:
     times = [t for chunk in rows.column("mtime").chunks for t in integers(chunk).tolist()]
     xattrs = rows.column("xattrs")
     plain = xattrs.null_count == len(xattrs)
-    pairs = [None] * rows.num_rows if plain else xattrs.to_pylist()
-    for i in range(rows.num_rows):
-        yield Facts(mode=mode[i], uid=uid[i], gid=gid[i], mtime_ns=times[i], xattrs=pairs[i] or [])
+    pairs = itertools.repeat(None) if plain else map(named_attributes, xattrs.to_pylist())
+    for i, attributes in zip(range(rows.num_rows), pairs, strict=False):
+        yield Facts(
+            mode=mode[i], uid=uid[i], gid=gid[i], mtime_ns=times[i], xattrs=attributes or []
+        )
 
 
 def _root_facts(root: SourceRoot) -> Facts:
-    xattrs = [(name, bytes.fromhex(value)) for name, value in root.xattrs.items()]
+    xattrs = [(attribute_name(k), bytes.fromhex(value)) for k, value in root.xattrs.items()]
     return Facts(mode=root.mode, uid=root.uid, gid=root.gid, mtime_ns=root.mtime_ns, xattrs=xattrs)
 
 

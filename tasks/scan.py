@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks._base import Stage
-from tasks.formats.manifest import SCHEMA, WORD, XATTRS, TableWriter, moments
+from tasks.formats.manifest import SCHEMA, WORD, XATTRS, TableWriter, attribute_key, moments
 from tasks.media import durable
 from tasks.media.source import Found, Walk, root_xattrs
 from tasks.model.errors import SourceMissing, SourceNotMounted
@@ -214,7 +214,10 @@ def _devices(stats: Sequence[os.stat_result], kinds: list[str]) -> pa.Array:
 
 def _xattrs(xattrs: Iterable[Any]) -> pa.Array:
     rows = list(xattrs)
-    return pa.array(rows, XATTRS) if any(rows) else pa.nulls(len(rows), XATTRS)
+    if not any(rows):
+        return pa.nulls(len(rows), XATTRS)
+    named = [row and [(attribute_key(name), value) for name, value in row] for row in rows]
+    return pa.array(named, XATTRS)
 
 
 def _summary(source: Source, root: bytes, walk: Walk, rows: _Rows) -> ScanSummary:
@@ -226,7 +229,7 @@ def _summary(source: Source, root: bytes, walk: Walk, rows: _Rows) -> ScanSummar
             uid=facts.st_uid,
             gid=facts.st_gid,
             mtime_ns=facts.st_mtime_ns,
-            xattrs={name: value.hex() for name, value in root_xattrs(root)},
+            xattrs={attribute_key(name): value.hex() for name, value in root_xattrs(root)},
             entries=rows.entries,
             files=rows.files,
         ),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog.carried import Carried
+from tasks.catalog.kept import Kept
 from tasks.catalog.located import Packed
 from tasks.catalog.runs import Run, sorted_sources
 from tasks.formats.columns import one, pick
@@ -37,10 +38,11 @@ def assemble(run: Run, scans: list[ScanSummary], path: str, *, complete: bool) -
     request = run.request
     troubles = [t for scan in scans for t in scan.troubles] + run.troubles()
     packed = Packed(run)
-    carried = Carried(run, request.previous)
+    previous = run.store.manifest_path(request.previous) if request.previous else None
+    carried, kept = Carried(run, previous), Kept(run, previous)
     totals = _Totals()
     with durable.replacing(path) as draft, TableWriter(draft, SCHEMA) as writer:
-        for rows in _assembled(run, packed, carried, totals):
+        for rows in _assembled(run, packed, carried, kept, totals):
             writer.write(rows)
         info = SnapshotInfo(
             snapshot=run.snapshot,
@@ -84,7 +86,7 @@ class _Totals:
 
 
 def _assembled(
-    run: Run, packed: Packed, carried: Carried, totals: _Totals
+    run: Run, packed: Packed, carried: Carried, kept: Kept, totals: _Totals
 ) -> Iterator[pa.RecordBatch]:
     base = 0
     carries = _rebatched(batches(run.path("carry.parquet")))
@@ -92,12 +94,12 @@ def _assembled(
         carry = _filled(carries(scan.num_rows), -1)
         content = packed.rows(base, base + scan.num_rows)
         whole = _with_content(scan, base, carry, content, carried)
-        for rows in carried.between(whole, base, base + scan.num_rows):
-            kept = _drop_missing(rows, totals)
-            totals.count(kept)
-            yield kept
+        for rows in kept.between(whole, base, base + scan.num_rows):
+            present = _drop_missing(rows, totals)
+            totals.count(present)
+            yield present
         base += scan.num_rows
-    for rows in carried.after(base):
+    for rows in kept.after():
         totals.count(rows)
         yield rows
 

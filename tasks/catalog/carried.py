@@ -1,80 +1,51 @@
-"""Rows of the previous manifest whose content, or which themselves, are taken over."""
+"""Contents that rows of a scan take over from the previous manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.located import name_members
+from tasks.catalog.kept import renamed
 from tasks.catalog.runs import Run
-from tasks.formats.manifest import PARTS, SCHEMA, batches, keys, read_table, words
+from tasks.formats.manifest import SCHEMA, batches, words
+
+_CONTENT = pa.schema([SCHEMA.field("sha256"), SCHEMA.field("parts")])
+_NAMED = ["source", "path", "raw_path", "type", "sha256", "parts"]
 
 
 class Carried:
-    """Rows of the previous manifest whose content, or which themselves, are taken over."""
+    """Digests and parts of the previous manifest, by row: those at hand, and those that moved."""
 
-    def __init__(self, run: Run, previous: str | None) -> None:
-        self._path = run.store.manifest_path(previous) if previous else None
-        self._moved = self._gather(list(_moved_rows(run)))
-        kept = read_table(run.path("kept.parquet")).to_pylist()
-        self._kept_at = [row["row"] for row in kept]
-        self._kept = self._rows([row["old_row"] for row in kept])
-        self._next_kept = 0
-        self._window = _Window(self._path)
-
-    def _gather(self, old_rows: list[int]) -> dict[int, pa.RecordBatch]:
-        rows = sorted(set(old_rows))
-        return dict(zip(rows, self._rows(rows), strict=True))
-
-    def _rows(self, old_rows: Iterable[int]) -> list[pa.RecordBatch]:
-        """Read some rows of the previous manifest, given in rising order, one batch each."""
-        wanted, base = list(old_rows), 0
-        found: list[pa.RecordBatch] = []
-        if self._path and wanted:
-            for batch in batches(self._path):
-                while len(found) < len(wanted) and wanted[len(found)] < base + batch.num_rows:
-                    found.append(batch.slice(wanted[len(found)] - base, 1))
-                base += batch.num_rows
-        return found
+    def __init__(self, run: Run, path: str | None) -> None:
+        self._window = _Window(path)
+        self._moved_rows = np.unique(np.fromiter(_moved_rows(run), np.int64))
+        self._moved = _take(path, self._moved_rows)
 
     def contents(self, carry: Any) -> pa.RecordBatch:
         """Return digest and parts for every row of `carry`: an old row number, or -1."""
-        pieces = [_no_content()]
+        place = np.searchsorted(self._moved_rows, carry)
+        inside = np.minimum(place, max(len(self._moved_rows) - 1, 0))
+        is_moved = np.zeros(len(carry), bool)
+        if len(self._moved_rows):
+            is_moved = (carry >= 0) & (self._moved_rows[inside] == carry)
+        straight = (carry >= 0) & ~is_moved
+        pieces = [pa.RecordBatch.from_pylist([{"sha256": None, "parts": None}], schema=_CONTENT)]
         index = np.zeros(len(carry), np.int64)
-        straight = np.array([c >= 0 and c not in self._moved for c in carry.tolist()], bool)
         if straight.any():
-            table, base = self._window.rows(int(carry[straight].min()), int(carry[straight].max()))
+            rows, base = self._window.rows(int(carry[straight].min()), int(carry[straight].max()))
             index[straight] = carry[straight] - base + 1
-            pieces += table
-        total = sum(piece.num_rows for piece in pieces)
-        for place in np.flatnonzero((carry >= 0) & ~straight):
-            pieces.append(_renamed(self._moved[int(carry[place])]))
-            index[place] = total
-            total += 1
-        table = pa.Table.from_batches([_content(piece) for piece in pieces]).combine_chunks()
+            pieces += [_content(piece) for piece in rows]
+        if is_moved.any():
+            total = sum(piece.num_rows for piece in pieces)
+            moved = self._moved.take(pa.array(place[is_moved])).combine_chunks().to_batches()[0]
+            pieces.append(_content(renamed(moved)))
+            index[is_moved] = np.arange(moved.num_rows) + total
+        table = pa.Table.from_batches(pieces).combine_chunks()
         return table.take(pa.array(index)).to_batches()[0]
-
-    def between(self, rows: pa.RecordBatch, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield a batch of rows with the kept ones that belong between them."""
-        done = 0
-        while self._next_kept < len(self._kept) and self._kept_at[self._next_kept] < stop:
-            place = self._kept_at[self._next_kept] - start
-            if place > done:
-                yield rows.slice(done, place - done)
-                done = place
-            yield self._kept[self._next_kept]
-            self._next_kept += 1
-        if done < rows.num_rows:
-            yield rows.slice(done)
-
-    def after(self, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield the kept rows that come last."""
-        yield from self._kept[self._next_kept :]
-        self._next_kept = len(self._kept)
 
 
 class _Window:
@@ -97,24 +68,21 @@ class _Window:
         return self._held, self._base
 
 
-_CONTENT = pa.schema([SCHEMA.field("sha256"), SCHEMA.field("parts")])
-
-
-def _no_content() -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([{"sha256": None, "parts": None}], schema=_CONTENT)
-
-
 def _content(rows: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [rows.column("sha256"), rows.column("parts")]
-    return pa.record_batch(columns, schema=_CONTENT)
+    return pa.record_batch([rows.column("sha256"), rows.column("parts")], schema=_CONTENT)
 
 
-def _renamed(old: pa.RecordBatch) -> pa.RecordBatch:
-    """Name the members of a moved file: they still have the old path."""
-    parts = old.column("parts")[0].as_py()
-    named = parts if parts is None else name_members(parts, keys(old)[0].as_py())
-    columns = [old.column("sha256"), pa.array([named], PARTS)]
-    return pa.record_batch(columns, schema=_CONTENT)
+def _take(path: str | None, rows: Any) -> pa.Table:
+    """Read some rows of a manifest, given by numbers that rise."""
+    schema = pa.schema([SCHEMA.field(name) for name in _NAMED])
+    found, base = [schema.empty_table()], 0
+    for batch in batches(path, _NAMED) if path and len(rows) else ():
+        first, last = np.searchsorted(rows, [base, base + batch.num_rows])
+        if last > first:
+            taken = batch.take(pa.array(rows[first:last] - base))
+            found.append(pa.Table.from_batches([taken]).cast(schema))
+        base += batch.num_rows
+    return pa.concat_tables(found)
 
 
 def _moved_rows(run: Run) -> Iterator[int]:

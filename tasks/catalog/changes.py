@@ -218,7 +218,8 @@ class Judge:
     def kept(self, old_keys: pa.Array, gone: Flags) -> Flags:
         """Return which vanished rows lie at or below something that could not be looked at."""
         kept = np.zeros(len(gone), dtype=bool)
-        for key in self.unread if gone.any() else ():
+        for place in self.unread if gone.any() else ():
+            key = place.rstrip(b"/")  # a source as a whole has an empty path
             below = pc.starts_with(old_keys, key + b"/")
             here = pc.equal(old_keys, key)
             kept |= pc.or_(below, here).to_numpy(zero_copy_only=False)
@@ -309,10 +310,13 @@ class ChangeWriter:
             old_rows = np.arange(len(deleted)) + window.old_base
             tags = _tags(gone, labels, reasons, none, old_rows)
             self._changes.write(_select(window.old, gone, CHANGES, tags))
-        for index in np.flatnonzero(kept):
-            place = upper(window.new_keys, window.old_keys[int(index)].as_py())
-            row = {"old_row": window.old_base + int(index), "row": window.new_base + place}
-            self._kept.write(pa.RecordBatch.from_pylist([row], schema=KEPT))
+        stays = np.flatnonzero(kept)
+        if len(stays):
+            new_keys = np.array([*window.new_keys.to_pylist(), None], dtype=object)[:-1]
+            old_keys = window.old_keys.take(pa.array(stays)).to_pylist()
+            places = np.searchsorted(new_keys, np.array([*old_keys, None], dtype=object)[:-1])
+            numbers = [pa.array(stays + window.old_base), pa.array(places + window.new_base)]
+            self._kept.write(pa.record_batch(numbers, schema=KEPT))
 
     def close(self) -> None:
         """Finish all four files."""

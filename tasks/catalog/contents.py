@@ -167,8 +167,8 @@ def _heads(digests: Any) -> bytes:
     return quads[:, 0].tobytes()
 
 
-# Archive numbers are eight digits: the bundle, and the archive in it.
-BUNDLE = 10_000
+# Archive numbers are ten digits: four for the bundle, six for the archive in it.
+BUNDLE = 1_000_000
 
 
 def trim(path: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,18 @@ from tasks.catalog.changes import CARRY, CHANGES, PACK
 from tasks.formats.manifest import TableWriter, batches, integers, words
 from tasks.media import durable
 
-_IDENTITY = ["type", "size", "mtime", "inode", "change", "row", "old_row"]
+_IDENTITY = ["source", "type", "size", "mtime", "inode", "change", "row", "old_row"]
 
 
-def find(changes: str) -> dict[int, int]:
+def find(changes: str, lenient: Collection[str] = ()) -> dict[int, int]:
     """Find moves in a change set: new row -> old row.
 
-    A move is a vanished path whose type, inode, size and mtime appear under another name.
+    A move is a vanished path whose type, inode, size and mtime appear under another name. On
+    `lenient` sources inodes mean nothing, and nothing is taken for a move.
     """
-    gone = dict(_identities(changes, "deleted", "old_row"))
+    gone = dict(_identities(changes, "deleted", "old_row", lenient))
     found: dict[int, int] = {}
-    for identity, row in _identities(changes, "added", "row") if gone else ():
+    for identity, row in _identities(changes, "added", "row", lenient) if gone else ():
         if identity in gone:
             found[row] = gone.pop(identity)
     return found
@@ -31,7 +32,9 @@ def find(changes: str) -> dict[int, int]:
 
 def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
     """Rewrite the diff's files: moved rows carry their content over and are not packed."""
-    rows = pa.array(sorted(found), pa.int64())
+    places = np.array(sorted(found), np.int64)
+    origins = np.array([found[row] for row in places.tolist()], np.int64)
+    rows = pa.array(places)
     gone = pa.array(sorted(found.values()), pa.int64())
 
     def retag(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
@@ -59,9 +62,8 @@ def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
     def carry_over(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
         values = batch.column("carry").to_numpy(zero_copy_only=False)
         values = np.nan_to_num(values, nan=-1).astype(np.int64)
-        for row in rows.to_numpy():
-            if base <= row < base + len(values):
-                values[row - base] = found[int(row)]
+        first, last = np.searchsorted(places, [base, base + len(values)])
+        values[places[first:last] - base] = origins[first:last]
         return pa.record_batch([pa.array(values, mask=values < 0)], schema=CARRY)
 
     _rewrite(changes, CHANGES, retag)
@@ -80,9 +82,13 @@ def _rewrite(
         writer.close()
 
 
-def _identities(path: str, change: str, number: str) -> Iterator[tuple[tuple[Any, ...], int]]:
+def _identities(
+    path: str, change: str, number: str, lenient: Collection[str]
+) -> Iterator[tuple[tuple[Any, ...], int]]:
+    excluded = pa.array(sorted(lenient), pa.string())
     for batch in batches(path, _IDENTITY):
         rows = batch.filter(pc.equal(words(batch.column("change")), change))
+        rows = rows.filter(pc.invert(pc.is_in(words(rows.column("source")), excluded)))
         kinds = words(rows.column("type")).to_pylist()
         facts = [
             integers(rows.column(name)).tolist() for name in ("size", "mtime", "inode", number)

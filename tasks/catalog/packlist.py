@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tasks.formats.manifest import integers, raw_paths, words
+from tasks.formats.manifest import integers, named_attributes, raw_paths, words
 
 
 class Entry(NamedTuple):
@@ -50,7 +50,9 @@ def entries(batch: pa.RecordBatch, roots: dict[str, bytes], done: set[int]) -> I
         batch.column("nlink").to_pylist(),
         words(batch.column("user")).to_pylist(),
         words(batch.column("group")).to_pylist(),
-        itertools.repeat(None) if plain else batch.column("xattrs").to_pylist(),
+        itertools.repeat(None)
+        if plain
+        else map(named_attributes, batch.column("xattrs").to_pylist()),
         batch.column("old_sha256").to_pylist(),
         [None if kind == "file" else _rest(batch, i) for i, kind in enumerate(kinds)],
         strict=False,

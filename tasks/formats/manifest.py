@@ -6,6 +6,7 @@ FORMAT.md for every column.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -174,10 +175,17 @@ def rows_between(path: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     for group in range(file.num_row_groups):
         last = first + file.metadata.row_group(group).num_rows
         if first < stop and last > start:
-            table = file.read_row_group(group, use_threads=False)
+            table = _row_group(file, group, path)
             low, high = max(start - first, 0), min(stop, last) - first
             yield from table.slice(low, high - low).to_batches()
         first = last
+
+
+def _row_group(file: pq.ParquetFile, group: int, path: str) -> pa.Table:
+    try:
+        return file.read_row_group(group, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise FormatDamaged(file=path, reason=str(error).split("\n")[0]) from error
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
@@ -235,6 +243,30 @@ def digests(joined: bytes) -> pa.Array:
 def moments(nanoseconds: np.ndarray[Any, Any]) -> pa.Array:
     """Wrap int64 nanoseconds since 1970 as the timestamp column of a manifest."""
     return pa.array(nanoseconds, pa.int64()).view(MOMENT)
+
+
+def attribute_key(name: str) -> str:
+    """Return the key of an extended attribute; one that is not UTF-8 as NUL and hexadecimal.
+
+    `name` comes from the operating system, which never has a NUL in it.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "\0" + os.fsencode(name).hex()
+    return name
+
+
+def attribute_name(key: str) -> str:
+    """Return the name of an attribute as the operating system takes it."""
+    return os.fsdecode(bytes.fromhex(key[1:])) if key.startswith("\0") else key
+
+
+def named_attributes(
+    pairs: list[tuple[str, bytes]] | None,
+) -> list[tuple[str, bytes]] | None:
+    """Return the attributes of a row with their names as the operating system takes them."""
+    return pairs and [(attribute_name(key), value) for key, value in pairs]
 
 
 def _leaves(schema: pa.Schema) -> Iterator[str]:

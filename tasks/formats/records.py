@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
@@ -13,6 +15,8 @@ from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 
 Record = TypeVar("Record")
 LARGEST_SERIAL = 1_000_000
+_ESCAPED = re.compile(r"\\\\|\\n|\\r")
+_UNESCAPE = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
 @cache
@@ -60,17 +64,30 @@ def journal_text(lines: Iterable[JournalLine]) -> bytes:
 def read_sums(text: bytes, file: str) -> dict[str, str]:
     """Read `SHA256SUMS` as sha256sum writes it: name -> hexadecimal digest."""
     sums: dict[str, str] = {}
-    for line in text.decode("utf-8", "replace").splitlines():
-        digest, gap, name = line[:64], line[64:66], line[66:]
+    for line in os.fsdecode(text).split("\n"):
+        plain = line.removeprefix("\\")
+        digest, gap, name = plain[:64], plain[64:66], plain[66:]
+        if not line:
+            continue
         if len(digest) != 64 or gap not in ("  ", " *") or not name:
-            raise FormatDamaged(file=file, reason=f"the line '{line[:80]}' is no checksum")
+            raise FormatDamaged(file=file, reason=f"the line {line[:80]!a} is no checksum")
+        if plain != line:
+            name = _ESCAPED.sub(lambda found: _UNESCAPE[found[0]], name)
         sums[name.removeprefix("./")] = digest.lower()
     return sums
 
 
 def sums_text(sums: dict[str, str]) -> bytes:
     """Write `SHA256SUMS` in name order, so that equal contents give equal files."""
-    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    return os.fsencode("".join(_sums_line(name, sums[name]) for name in sorted(sums)))
+
+
+def _sums_line(name: str, digest: str) -> str:
+    """Write a line; names that would break it are escaped as sha256sum does, and marked so."""
+    if not set(name) & {"\\", "\n", "\r"}:
+        return f"{digest}  {name}\n"
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"\\{digest}  {escaped}\n"
 
 
 def _first_complaint(error: ValidationError) -> str:

@@ -46,6 +46,7 @@ class Destination:
     not_kept: Counter[str] = field(default_factory=Counter)
     _parent: bytes | None = None
     _parent_fd: int = -1
+    _inherits: bool = False
     _drafts: int = 0
     # Every restore has draft names of its own: what another one left gets into no file.
     _token: bytes = field(default_factory=lambda: os.urandom(4).hex().encode())
@@ -115,7 +116,8 @@ class Destination:
             with os.scandir(fd) as listing:
                 found = [entry.name for entry in listing if _DRAFT.fullmatch(entry.name)]
             for name in found:
-                os.unlink(name, dir_fd=fd)
+                with contextlib.suppress(IsADirectoryError):  # somebody else's
+                    os.unlink(name, dir_fd=fd)
         finally:
             os.close(fd)
 
@@ -137,11 +139,16 @@ class Destination:
         self._settle(parent, name, facts, follow=True)
         return True
 
-    def make_hardlink(self, path: bytes, first: bytes) -> None:
-        """Give a file of this destination another name."""
-        first_parent, first_name = self._at(first)
+    def make_hardlink(self, path: bytes, first: bytes) -> bool:
+        """Give a file of this destination another name; False where there is no such file."""
+        try:
+            first_parent, first_name = self._at(first)
+        except FileNotFoundError:
+            return False
         first_parent = os.dup(first_parent)
         try:
+            if not _is_file(first_parent, first_name):
+                return False
             parent, name = self._clear(path)
             os.link(
                 first_name,
@@ -152,18 +159,22 @@ class Destination:
             )
         finally:
             os.close(first_parent)
+        return True
 
     def settle_folder(self, path: bytes, facts: Facts) -> None:
         """Give a folder its metadata, once nothing more is written into it."""
         fd = self._open_folder(path)
+        self._inherits = True  # it may have been made below a folder that hands things down
         try:
             self.settle(fd, facts)
         finally:
             os.close(fd)
+            self.forget_parent()
 
     def settle(self, fd: int, facts: Facts) -> None:
         """Give an open file or folder its metadata: the owner first, the times last."""
         self._own(lambda uid, gid: os.chown(fd, uid, gid), facts)
+        self._drop_inherited(fd, facts)
         late = [pair for pair in facts.xattrs if pair[0].startswith(_ACL)]
         for name, value in facts.xattrs:
             if not name.startswith(_ACL):
@@ -180,6 +191,7 @@ class Destination:
         )
         path = b"/proc/self/fd/%d/%s" % (parent, name)
         if follow:
+            self._drop_inherited(path, facts)
             os.chmod(name, facts.mode, dir_fd=parent)
         for key, value in facts.xattrs:
             try:
@@ -190,12 +202,24 @@ class Destination:
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
     def _own(self, chown: object, facts: Facts) -> None:
-        if not self._may_own or (facts.uid, facts.gid) == self._own_ids:
+        if not self._may_own:
+            return
+        if (facts.uid, facts.gid) == self._own_ids and not self._inherits:
             return
         try:
             chown(facts.uid, facts.gid)  # type: ignore[operator]
         except OSError as error:
             self._tolerate(error, "owners")
+
+    def _drop_inherited(self, file: int | bytes, facts: Facts) -> None:
+        """Take away the access lists that the folder above has handed down."""
+        if not self._inherits:
+            return
+        kept = {name for name, _ in facts.xattrs}
+        with contextlib.suppress(OSError):  # a place without such attributes hands none down
+            for name in os.listxattr(file):
+                if name.startswith(_ACL) and name not in kept:
+                    os.removexattr(file, name)
 
     def _set_xattr(self, fd: int, name: str, value: bytes) -> None:
         try:
@@ -233,6 +257,7 @@ class Destination:
             if self._parent_fd >= 0:
                 os.close(self._parent_fd)
             self._parent, self._parent_fd = folder, fd
+            self._inherits = _hands_down(fd)
         return self._parent_fd, name
 
     def _open_folder(self, path: bytes) -> int:
@@ -323,6 +348,23 @@ class Draft:
 def _check(name: bytes) -> None:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise UnsafePathError(name)
+
+
+def _is_file(parent: int, name: bytes) -> bool:
+    """Whether a name is there, and no folder: anything else may have a second name."""
+    try:
+        return not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _hands_down(folder: int) -> bool:
+    """Whether what is made in a folder gets its group or access lists from there."""
+    if os.fstat(folder).st_mode & stat.S_ISGID:
+        return True
+    with contextlib.suppress(OSError):
+        return f"{_ACL}default" in os.listxattr(folder)
+    return False
 
 
 def _write_all(fd: int, piece: bytes | memoryview) -> None:

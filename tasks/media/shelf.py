@@ -64,7 +64,7 @@ def look(patterns: Sequence[str], known: Iterable[str], workspace: str) -> Shelf
 def _places(patterns: Sequence[str], known: Iterable[str], workspace: str) -> list[str]:
     found: dict[str, None] = {}
     for pattern in patterns:
-        full = os.path.join(workspace, os.path.expanduser(pattern))
+        full = os.path.join(glob.escape(workspace), os.path.expanduser(pattern))
         for path in sorted(glob.glob(full)):
             found.setdefault(os.path.realpath(path))
     for path in known:

@@ -156,6 +156,14 @@ def open_beneath(root: bytes, path: bytes, flags: int) -> int:
     """
     if len(root) + len(path) < _LONG:
         return os.open(root + b"/" + path, flags)
+    return open_stepwise(root, path, flags)
+
+
+def open_stepwise(root: bytes, path: bytes, flags: int) -> int:
+    """Open `root/path` folder by folder, following no link below the root.
+
+    Raises OSError as `open` does.
+    """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     *folders, last = path.split(b"/")
     try:

@@ -6,21 +6,21 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from tasks.media.source import open_beneath
+from tasks.media.source import open_beneath, open_stepwise
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file that changes while it is read is read again so many times, with these pauses in seconds.
 PAUSES = (0.01, 0.05, 0.25)
 
 
-@dataclass(frozen=True, slots=True)
 class Unreadable(Exception):
     """A file could not be read as it was at one instant."""
 
-    reason: str
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -34,12 +34,12 @@ def same(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def open_file(root: bytes, path: bytes) -> int:
-    """Open a regular file below a source.
+    """Open a regular file below a source, following no link that took a folder's name meanwhile.
 
     Raises Unreadable where it is gone, may not be read, or is no regular file any more.
     """
     try:
-        fd = open_beneath(root, path, _FLAGS)
+        fd = open_stepwise(root, path, _FLAGS)
     except OSError as error:
         raise Unreadable(error.strerror or "it cannot be opened") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -51,7 +51,8 @@ def open_file(root: bytes, path: bytes) -> int:
 def read_once(root: bytes, path: bytes, size: int) -> tuple[bytes, os.stat_result]:
     """Read a file of about `size` bytes and look at it afterwards, in as few calls as there are.
 
-    The caller compares with what it knew before. Raises Unreadable.
+    The caller compares with what it knew before, and takes more care where that differs: on the way
+    to the file a folder may have become a link. Raises Unreadable.
     """
     try:
         fd = open_beneath(root, path, _FLAGS)

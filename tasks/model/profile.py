@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -148,14 +149,6 @@ class Profile(_Table):
             data = {**data, "source": list(_named(data["source"]))}
         return data
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Profile:
-        names = [source.name for source in self.source]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two sources are named '{name}'; give each its own name")
-        return self
-
 
 def parse_profile(name: str, text: str, file: str) -> Profile:
     """Check a profile's text and return it with every default filled in.
@@ -169,10 +162,25 @@ def parse_profile(name: str, text: str, file: str) -> Profile:
     cartridges = data.setdefault("cartridges", {})
     if isinstance(cartridges, dict):
         cartridges.setdefault("set", name)
+    mistakes = [f"{file}: {twice}" for twice in _named_twice(data)]
     try:
-        return Profile.model_validate(data)
+        profile = Profile.model_validate(data)
     except ValidationError as error:
-        raise _invalid(file, [_sentence(file, item) for item in error.errors()]) from error
+        mistakes[:0] = [_sentence(file, item) for item in error.errors()]
+        raise _invalid(file, mistakes) from error
+    if mistakes:
+        raise _invalid(file, mistakes)
+    return profile
+
+
+def _named_twice(data: dict[str, Any]) -> Iterator[str]:
+    """Tell which names two sources share; a file without other mistakes is not needed for that."""
+    sources = data.get("source")
+    tables = [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
+    counts = Counter(s["name"] for s in tables if isinstance(s.get("name"), str))
+    for name, count in counts.items():
+        if count > 1:
+            yield f"source: {count} sources are named '{name}'; give each its own name"
 
 
 def free_name(wanted: str, taken: set[str]) -> str:

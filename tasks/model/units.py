@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgtp]?)(i?)b?)\s*", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -20,7 +21,7 @@ def parse_size(text: str | int) -> int:
     if not match:
         raise ValueError(f"'{text}' is not a size; write it like 25GB or 700MiB")
     number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWER[prefix.lower()])
+    return int(Decimal(number) * (1024 if binary else 1000) ** _POWER[prefix.lower()])
 
 
 def format_size(count: int) -> str:

@@ -400,7 +400,6 @@ def test_what_lies_below_an_unread_folder_stays_with_its_content(
     ]
 
 
-@pytest.mark.xfail(reason="a kept link to a file that is gone names no row: its content is lost")
 def test_a_link_below_an_unread_folder_keeps_its_content_when_its_first_name_goes(
     house: House, source: Path
 ) -> None:

@@ -330,7 +330,6 @@ def test_what_lies_below_an_unread_folder_is_kept_in_its_place(folder: Path) -> 
     assert [(c["path"], c["change"]) for c in got.changes] == [("b", "deleted"), ("c", "added")]
 
 
-@pytest.mark.xfail(reason="the key of an unread source ends in a slash, and nothing is below it")
 def test_what_lies_in_an_unread_source_is_kept(folder: Path) -> None:
     from tasks.media.source import Unread, Walk
     from tasks.model.profile import Source

@@ -237,7 +237,6 @@ def test_a_flipped_bit_in_the_data_is_damage_and_named(tmp_path: Path, sound: by
             read_every_way(str(path))
 
 
-@pytest.mark.xfail(reason="rows_between lets pyarrow's own error through")
 def test_a_flipped_bit_in_a_stretch_of_rows_is_damage_and_named(
     tmp_path: Path, sound: bytes
 ) -> None:

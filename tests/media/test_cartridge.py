@@ -171,7 +171,6 @@ def test_the_sums_of_archives_are_those_of_the_journal(cartridge: Cartridge) -> 
     assert verdict.damaged == [placed.archive]
 
 
-@pytest.mark.xfail(reason="names that are not UTF-8 or hold a newline break SHA256SUMS")
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"two\nlines"])
 def test_odd_names_on_a_cartridge_do_not_keep_it_from_being_sealed(
     cartridge: Cartridge, name: bytes

@@ -178,7 +178,6 @@ def test_two_restores_never_share_a_draft(root: Path, place: Destination) -> Non
     assert sorted(os.listdir(root)) == ["first", "x", "y"]
 
 
-@pytest.mark.xfail(reason="a folder that is called like a draft ends the restore")
 def test_a_folder_that_is_called_like_a_draft_does_no_harm(root: Path, place: Destination) -> None:
     (root / "d" / LEFT[0]).mkdir(parents=True)
     place.make_folder(b"d")
@@ -299,7 +298,6 @@ def test_owners_come_back_for_root(root: Path, place: Destination, needs_root: N
     assert stat.S_IMODE((root / "d").stat().st_mode) == 0o2775
 
 
-@pytest.mark.xfail(reason="where the owner is root, the group is left as the folder gave it")
 @pytest.mark.parametrize("kind", ["file", "symlink", "fifo"])
 def test_a_group_does_not_come_from_the_folder_above(
     root: Path, place: Destination, needs_root: None, kind: str
@@ -311,7 +309,6 @@ def test_a_group_does_not_come_from_the_folder_above(
     assert (root / "d" / "x").lstat().st_gid == 0
 
 
-@pytest.mark.xfail(reason="attributes that a folder hands down are left on what had none")
 def test_access_lists_do_not_come_from_the_folder_above(root: Path, place: Destination) -> None:
     (root / "d").mkdir()
     entries = [(1, 7, -1), (2, 7, 12345), (4, 7, -1), (16, 7, -1), (32, 7, -1)]

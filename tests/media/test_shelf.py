@@ -41,7 +41,6 @@ def test_relative_patterns_start_in_the_workspace(tmp_path: Path) -> None:
     assert len(look(["boxes/*"], [], str(tmp_path)).cartridges) == 1
 
 
-@pytest.mark.xfail(reason="the workspace is taken for a part of the pattern")
 def test_relative_patterns_start_in_a_workspace_of_any_name(tmp_path: Path) -> None:
     label(tmp_path / "[w]" / "boxes" / "c1")
     assert len(look(["boxes/*"], [], str(tmp_path / "[w]")).cartridges) == 1

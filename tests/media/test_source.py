@@ -98,7 +98,6 @@ def test_a_farm_of_odd_things_is_walked_whole(tmp_path: Path) -> None:
         assert tuple(xattrs or ()) == facts.xattrs
 
 
-@pytest.mark.xfail(reason="the name of an attribute is taken for UTF-8 when it becomes a row")
 def test_an_attribute_of_any_name_is_kept(source: Path) -> None:
     from tasks.scan import _xattrs
 

@@ -182,7 +182,6 @@ def test_holes_are_read_as_zeros(count: int) -> None:
     assert b"".join(zeros(count)) == bytes(count)
 
 
-@pytest.mark.xfail(reason="a frozen, slotted exception refuses the traceback that it is given")
 def test_what_is_unreadable_passes_through_a_context_manager() -> None:
     @contextlib.contextmanager
     def block() -> Iterator[None]:
