@@ -20,7 +20,16 @@ COMMANDS = (
     "status",
     "verify",
     "prune",
+    "batch",
+    "schedule",
+    "log",
+    "continue",
+    "remind",
 )
+
+
+# A command whose name Python keeps for itself.
+_MODULES = {"continue": "continue_"}
 
 
 def main() -> None:
@@ -39,7 +48,7 @@ def _run() -> None:
 
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
-        importlib.import_module(f"pipelines.{name}")
+        importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
     app(prog_name="cartridge")
 
 

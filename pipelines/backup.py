@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import multiprocessing
 import os
+import sys
 import time
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
+import luigi
 import typer
 
+from pipelines import hooks, luigid, notify
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.report import Voice, is_terminal, say
+from pipelines.outcome import EXIT, lines, remarks, waiting_facts
+from pipelines.preview import preview
+from pipelines.report import Voice, complain, is_terminal, say
 from pipelines.workspace import find_workspace, load_profile
-from tasks.catalog.runs import Place, Request, Run
+from tasks.catalog import runlog
+from tasks.catalog.opening import Options, abandon, open_run, unfinished
+from tasks.catalog.runs import Place, Run
 from tasks.media import locks
-from tasks.media.spool import Spool
-from tasks.model.errors import CartridgeError, CartridgeWanted, SpoolFull, UsageError
+from tasks.model.errors import CartridgeError, CartridgeWanted, SpoolFull
 from tasks.model.profile import Profile
-from tasks.model.units import format_size, iso, snapshot_id
+from tasks.model.units import format_size
 from tasks.model.words import Outcome
-
-_EXIT = {"complete": 0, "unchanged": 0, "partial": 3, "waiting": 4}
 
 
 @app.command(epilog="Example: cartridge backup home --batch")
@@ -32,6 +38,12 @@ def backup(
         bool, typer.Option("--dry-run", help="Only say what would be stored, and why.")
     ] = False,
     batch: Annotated[bool, typer.Option("--batch", help="Never ask anything.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for cartridges, also where nobody can be asked.")
+    ] = False,
+    give_up: Annotated[
+        bool, typer.Option("--abandon", help="Give the unfinished snapshot up; back up nothing.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Packers at once.")
     ] = None,
@@ -41,6 +53,8 @@ def backup(
     allow_shrink: Annotated[
         bool, typer.Option("--allow-shrink", help="Accept a source that lost most files.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is wrong.")] = False,
     workspace: Workspace = None,
     json: Json = False,
     debug: Debug = False,
@@ -49,230 +63,264 @@ def backup(
     voice = Voice(json)
     began = time.monotonic()
     place = Place(find_workspace(workspace), name)
-    state: dict[str, Any] = {}
+    session: list[_Session] = []
 
     def action() -> int:
         profile = load_profile(place.workspace, name)
+        options = Options(full=full, allow_shrink=allow_shrink)
         if dry_run:
-            return _dry_run(place, profile, voice, allow_shrink=allow_shrink, full=full)
-        os.makedirs(place.folder, exist_ok=True)
-        with locks.held_by_this_run(place.lock, name):
-            run = open_run(place, profile, full=full, allow_shrink=allow_shrink)
-            state["run"] = run
-            packers = workers or profile.run.workers or os.cpu_count() or 1
-            url = scheduler or _url(profile)
-            ask = is_terminal() and not batch and not json
-            outcome = _run_until_done(run, packers, url, ask=ask)
-            outcome = replace(outcome, seconds=round(time.monotonic() - began, 3))
-            close_run(run)
-        voice.result(asdict(outcome), lines(outcome, place, name))
-        return _EXIT[outcome.status]
+            return preview(place, profile, options, voice)
+        if give_up:
+            return _abandon(place, profile, voice)
+        manner = Manner(
+            packers=workers or profile.run.workers or os.cpu_count() or 1,
+            url=_reachable(scheduler or profile.run.scheduler),
+            ask=is_terminal() and not batch and not json,
+            patient=wait,
+            shown=not (quiet or json or verbose),
+        )
+        if verbose:
+            os.environ["CARTRIDGE_VERBOSE"] = "1"
+        session.append(_Session(place, profile, options, manner, began))
+        outcome = session[0].run()
+        told = remarks(outcome) if quiet else lines(outcome, place, name)
+        voice.result(asdict(outcome), told)
+        return EXIT[outcome.status]
 
     def facts(error: CartridgeError) -> dict[str, Any]:
-        run = state.get("run")
-        waits = error.exit_code == CartridgeWanted.exit_code
-        return waiting_facts(run, time.monotonic() - began) if run and waits else {}
+        return session[0].facts(error) if session else {}
 
     finish(voice, action, facts)
 
 
-def open_run(place: Place, profile: Profile, *, full: bool, allow_shrink: bool) -> Run:
-    """Return the unfinished run of a profile, or begin one; its snapshot's id is fixed here.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a run goes about its work: packers at once, a luigid, whom it asks, what it shows.
 
-    Raises UsageError where the options would change what the unfinished run was to do.
+    `patient` waits for cartridges without asking anybody.
     """
-    unfinished = place.runs()
-    for run in unfinished:
-        if not run.has("request.json"):
-            run.discard()
-            continue
-        if full and not run.request.full:
-            raise UsageError(
-                reason=f"The unfinished snapshot {run.snapshot} is not a full one; "
-                "finish it first without --full."
-            )
-        _tidy(run)
-        _look_where(run, profile.cartridges.search)
-        return run
-    now = datetime.now(UTC)
-    known = place.store.snapshots()
-    snapshot = snapshot_id(now)
-    while known and snapshot <= known[-1]:
-        time.sleep(0.05)  # ids are seconds, and every snapshot has its own
-        now = datetime.now(UTC)
-        snapshot = _after(known[-1]) if snapshot_id(now) < known[-1] else snapshot_id(now)
-    run = Run(place, snapshot)
-    run.create(
-        Request(
-            snapshot=snapshot,
-            profile_name=place.profile_name,
-            profile=profile,
-            workspace=place.workspace,
-            previous=known[-1] if known else None,
-            full=full,
-            allow_shrink=allow_shrink,
-            started=iso(now),
-        )
-    )
-    return run
+
+    packers: int
+    url: str | None = None
+    ask: bool = False
+    patient: bool = False
+    shown: bool = False
 
 
-def _look_where(run: Run, search: list[str]) -> None:
-    """Take over where cartridges are looked for: that may change while a run waits for one."""
-    request = run.request
-    cartridges = request.profile.cartridges.model_copy(update={"search": search})
-    profile = request.profile.model_copy(update={"cartridges": cartridges})
-    if profile != request.profile:
-        run.save("request.json", replace(request, profile=profile))
+class _Session:
+    """One invocation that works on a run, from the profile's lock to its last hook."""
 
+    def __init__(
+        self, place: Place, profile: Profile, options: Options, manner: Manner, began: float
+    ) -> None:
+        self._place, self._profile = place, profile
+        self._options, self._manner, self._began = options, manner, began
+        self._lock = locks.ProfileLock(place.lock, place.profile_name)
+        self._run: Run | None = None
 
-def close_run(run: Run) -> None:
-    """Remove what a finished run has left in the workspace."""
-    run.discard()
-
-
-def _tidy(run: Run) -> None:
-    """Take away what killed processes left: drafts in the spool, a torn claim."""
-    from tasks.catalog.contents import trim
-
-    os.makedirs(run.spool, exist_ok=True)
-    Spool(run.spool, 0, 0).sweep()
-    trim(run.path("claims"))
-
-
-def _after(snapshot: str) -> str:
-    """Return the id one second later: a clock that went back must not reorder history."""
-    from datetime import timedelta
-
-    from tasks.model.units import snapshot_time
-
-    return snapshot_id(snapshot_time(snapshot) + timedelta(seconds=1))
-
-
-def _url(profile: Profile) -> str | None:
-    return None if profile.run.scheduler == "local" else profile.run.scheduler
-
-
-def _run_until_done(run: Run, packers: int, url: str | None, *, ask: bool) -> Outcome:
-    """Run the stages; where somebody can be asked, wait for cartridges and go on."""
-    from pipelines.engine import run_stages
-    from tasks.prune import PruneBackups
-
-    identity = {
-        "workspace": run.place.workspace,
-        "profile": run.place.profile_name,
-        "snapshot": run.snapshot,
-    }
-    while True:
-        try:
-            run_stages(PruneBackups(**identity), packers, url)
-            return run.load("outcome.json", Outcome)
-        except (CartridgeWanted, SpoolFull) as error:
-            if not ask or not _insert(run, error):
+    def run(self) -> Outcome:
+        """Back up, with hooks and news around it; raises CartridgeError."""
+        name, wanted = self._place.profile_name, self._profile.notify
+        notify.check(wanted)
+        os.makedirs(self._place.folder, exist_ok=True)
+        with self._locked():
+            hooks.run_hooks(self._profile.hooks.before, "before", self._named())
+            try:
+                outcome = self._work()
+            except CartridgeError as error:
+                self._tell_trouble(error)
                 raise
-        except CartridgeError:
-            if not run.has("plan.json"):
-                run.discard()  # nothing is stored yet: the next run looks at the sources again
+            facts = {**self._named(), **asdict(outcome)}
+            hooks.try_hooks(self._profile.hooks.after, "after", facts)
+        told = "\n".join(lines(outcome, self._place, name))
+        event = "trouble" if outcome.status == "partial" else "done"
+        notify.send(wanted, event, f"cartridge: {name} {outcome.status}", told)
+        return outcome
+
+    def facts(self, error: CartridgeError) -> dict[str, Any]:
+        """Describe the run that an error has ended, where it may go on."""
+        waits = error.exit_code == CartridgeWanted.exit_code
+        return waiting_facts(self._run, self._seconds()) if self._run and waits else {}
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        return self._lock.together() if self._manner.url else self._lock.alone()
+
+    def _work(self) -> Outcome:
+        run = self._run = self._open()
+        runlog.begin(self._place)
+        runlog.log(self._place, run.snapshot, "begun", process=os.getpid())
+        outcome = replace(self._run_until_done(run), seconds=round(self._seconds(), 3))
+        runlog.log(self._place, run.snapshot, "ended", status=outcome.status)
+        if self._lock.is_last():
+            run.discard()
+        return outcome
+
+    def _open(self) -> Run:
+        """Begin or join a run; only one process at a time, and it tidies up only if alone."""
+        with locks.exclusive(f"{self._place.lock}.opening"):
+            is_alone = self._lock.is_last()
+            before = unfinished(self._place)
+            run = open_run(self._place, self._profile, self._options, is_alone=is_alone)
+            if self._manner.url:
+                self._lock.share()
+        if before is not None and self._manner.shown:
+            done = len(run.placed()), sum(1 for p in run.packed() if p.bytes)
+            say(
+                f"Going on with snapshot {run.snapshot}: {done[1]} archives are packed, "
+                f"{done[0]} of them on cartridges."
+            )
+        return run
+
+    def _run_until_done(self, run: Run) -> Outcome:
+        """Run the stages; where somebody can be asked, wait for cartridges and go on."""
+        from pipelines.engine import Crew, run_stages
+
+        crew = Crew(self._manner.packers, self._manner.url, self._lock.is_last)
+        while True:
+            try:
+                with self._watching(run):
+                    run_stages(run, crew)
+                return run.load("outcome.json", Outcome)
+            except (CartridgeWanted, SpoolFull) as error:
+                if not self._goes_on(run, error):
+                    raise
+            except CartridgeError:
+                if not run.has("plan.json") and self._lock.is_last():
+                    run.discard()  # nothing is stored yet: the next run looks at the sources again
+                raise
+
+    def _watching(self, run: Run) -> contextlib.AbstractContextManager[None]:
+        from pipelines.watch import watching
+
+        return watching(run) if self._manner.shown else contextlib.nullcontext()
+
+    def _goes_on(self, run: Run, error: CartridgeError) -> bool:
+        """Wait for the cartridge that is missing; False where nobody will bring it."""
+        from pipelines.waiting import is_there, wait_for_cartridge
+
+        facts = {**self._named(), **self._error_facts(error)}
+        notify.send(
+            self._profile.notify, "waiting", f"cartridge: {run.place.profile_name}", str(error)
+        )
+        called = self._profile.hooks.waiting
+        if called and hooks.try_hooks(called, "waiting", facts) and is_there(run):
+            return True
+        patient = self._manner.patient and isinstance(error, CartridgeWanted)
+        if not self._manner.ask and not patient:
+            return False
+        return wait_for_cartridge(run, error, ask=self._manner.ask)
+
+    def _tell_trouble(self, error: CartridgeError) -> None:
+        """Run the hooks and send the news of a run that ended badly; waiting is no trouble."""
+        if self._run is not None:
+            facts = self._error_facts(error)
+            runlog.log(self._place, self._run.snapshot, "ended", **facts)
+        if error.exit_code == CartridgeWanted.exit_code:
+            return
+        facts = {**self._named(), **self._error_facts(error)}
+        hooks.try_hooks(self._profile.hooks.on_error, "on_error", facts)
+        title = f"cartridge: {self._place.profile_name} failed"
+        notify.send(self._profile.notify, "trouble", title, f"{error} {error.help}")
+
+    def _named(self) -> dict[str, Any]:
+        snapshot = {"snapshot": self._run.snapshot} if self._run else {}
+        named = {"profile": self._place.profile_name, "workspace": self._place.workspace}
+        return {**named, **snapshot}
+
+    @staticmethod
+    def _error_facts(error: CartridgeError) -> dict[str, Any]:
+        return {"error": error.name, "message": str(error), "exit_code": error.exit_code}
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def _reachable(scheduler: str) -> str | None:
+    """Return the address of the luigid that is to be used; without an answer there is none."""
+    if scheduler == "local":
+        return None
+    if luigid.answers(scheduler):
+        return scheduler
+    address = luigid.shown(scheduler)
+    complain(f"No luigid answers at {address}; the run goes on without it, and nobody can join it.")
+    return None
+
+
+def _abandon(place: Place, profile: Profile, voice: Voice) -> int:
+    """Give the unfinished snapshot up, and take what it stored from the cartridges present."""
+    from tasks.catalog.export import DEAD
+    from tasks.prune import sweep
+
+    os.makedirs(place.folder, exist_ok=True)
+    with locks.ProfileLock(place.lock, place.profile_name).alone():
+        run = unfinished(place)
+        request = run.request if run else None
+        snapshot = abandon(place)
+        freed = sweep(request, place.store) if request else 0
+        waiting = sum(row.bytes for row in place.store.archives() if row.state == DEAD)
+    told = "There is no unfinished snapshot."
+    if snapshot:
+        told = f"Gave up snapshot {snapshot}; freed {format_size(freed)} on the cartridges here."
+        if waiting:
+            told += f" {format_size(waiting)} on absent ones go when they next appear."
+    voice.result({"abandoned": snapshot, "freed": freed, "waiting": waiting}, [told])
+    return 0
+
+
+class BackupProfile(luigi.Task):
+    """The same job for Luigi's own command line, with the exit codes of `cartridge backup`.
+
+    `luigi --module pipelines.backup BackupProfile --profile home --scheduler-host HOST`
+    """
+
+    profile = luigi.Parameter()
+    workspace = luigi.Parameter(default="", significant=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        # Luigi may run this in a child; the parent, which leaves with the code, has to learn it.
+        self._code = multiprocessing.Value("i", -1)
+        atexit.register(_leave_with, self._code)
+
+    def complete(self) -> bool:
+        """Return whether this invocation has done its job."""
+        return self._code.value in (0, 3)
+
+    def run(self) -> None:
+        """Back up; the stages go to the scheduler that Luigi was given."""
+        place = Place(find_workspace(self.workspace or None), self.profile)
+        try:
+            self._code.value = self._back_up(place)
+        except CartridgeError as error:
+            self._code.value = error.exit_code
+            Voice().error(error)
             raise
 
+    def on_failure(self, exception: BaseException) -> str:
+        """Tell Luigi what went wrong in a sentence."""
+        return str(exception)
 
-def _insert(run: Run, error: CartridgeError) -> bool:
-    """Ask for a cartridge; False where the answer is to stop."""
-    say(str(error))
-    try:
-        answer = input("Insert it and press Enter, or type q to stop: ")
-    except EOFError:
-        return False
-    return answer.strip().lower() not in ("q", "quit", "stop")
-
-
-def waiting_facts(run: Run, seconds: float) -> dict[str, Any]:
-    """Describe a run that has ended before its snapshot was complete."""
-    if not os.path.isdir(run.folder):
-        return {}
-    placed = run.placed()
-    packed = {p.number: p for p in run.packed()}
-    return {
-        "snapshot": run.snapshot,
-        "status": "waiting",
-        "archives": len(placed),
-        "bytes_stored": sum(packed[number].bytes for number in placed),
-        "cartridges": sorted(set(placed.values())),
-        "unreadable": [trouble.path for trouble in run.troubles()],
-        "seconds": round(seconds, 3),
-    }
+    def _back_up(self, place: Place) -> int:
+        settings = luigi.interface.core()
+        profile = load_profile(place.workspace, self.profile)
+        packers = max(settings.workers - 1, profile.run.workers or os.cpu_count() or 1)
+        manner = Manner(packers=packers, url=_scheduler_of(settings), shown=True)
+        outcome = _Session(place, profile, Options(), manner, time.monotonic()).run()
+        for line in lines(outcome, place, self.profile):
+            say(line)
+        return EXIT[outcome.status]
 
 
-def lines(outcome: Outcome, place: Place, name: str) -> list[str]:
-    """Tell people how a run ended, and what comes next."""
-    if outcome.snapshot is None:
-        told = [f"Nothing has changed since the last snapshot ({outcome.entries} entries)."]
-        return told + _remarks(outcome)
-    by_serial = {row.serial: row for row in place.store.cartridges()}
-    told = [
-        f"Snapshot {outcome.snapshot}: {outcome.entries} entries; {outcome.added} added, "
-        f"{outcome.modified} modified, {outcome.moved} moved, {outcome.metadata} with new "
-        f"metadata, {outcome.deleted} deleted.",
-        f"Read {format_size(outcome.bytes_read)}, stored {format_size(outcome.bytes_stored)} in "
-        f"{outcome.archives} archives, in {outcome.seconds:.1f} s.",
-    ]
-    for serial in outcome.cartridges:
-        row = by_serial[serial]
-        room = f" of {format_size(row.capacity)}" if row.capacity else ""
-        told.append(f"  {row.label}: {format_size(row.used)}{room} used, at {row.location}")
-    told += _remarks(outcome)
-    told.append(f"To restore it: cartridge restore {name} DEST")
-    return told
+def _scheduler_of(settings: Any) -> str | None:
+    if settings.local_scheduler:
+        return None
+    url = settings.scheduler_url
+    return _reachable(url or f"http://{settings.scheduler_host}:{settings.scheduler_port}")
 
 
-def _remarks(outcome: Outcome) -> list[str]:
-    told = _named(outcome.unreadable, "could not be read and will be tried again next time")
-    told += _named(outcome.skipped, "sockets were skipped")
-    if outcome.clamped:
-        told.append(f"{outcome.clamped} times lie outside 1677 to 2262 and were clamped.")
-    return told
-
-
-def _named(paths: list[str], what: str) -> list[str]:
-    if not paths:
-        return []
-    more = [f"  and {len(paths) - 20} more"] if len(paths) > 20 else []
-    return [f"{len(paths)} {what}:", *(f"  {path}" for path in paths[:20]), *more]
-
-
-def _dry_run(
-    place: Place, profile: Profile, voice: Voice, *, allow_shrink: bool, full: bool
-) -> int:
-    """Scan and compare, in a folder that is thrown away; list every change with its reason."""
-    import tempfile
-
-    from tasks.catalog.changes import listed
-    from tasks.diff import diff
-    from tasks.scan import scan
-
-    known = place.store.snapshots()
-    with tempfile.TemporaryDirectory(prefix="cartridge-") as folder:
-        run = Run(Place(folder, place.profile_name), "dry-run")
-        run.create(
-            Request(
-                snapshot="dry-run",
-                profile_name=place.profile_name,
-                profile=profile,
-                workspace=place.workspace,
-                previous=known[-1] if known else None,
-                full=full,
-                allow_shrink=allow_shrink,
-                started=iso(datetime.now(UTC)),
-            )
-        )
-        if known:
-            os.symlink(place.store.manifest_path(known[-1]), run.store.manifest_path(known[-1]))
-        for source in profile.source:
-            scan(source, place.workspace, run.scan_path(source.name))
-        summary = diff(run)
-        changes = list(listed(run.path("changes.parquet")))
-    size = sum(c.size for c in changes if c.change in ("added", "modified"))
-    told = [f"{c.change:9} {c.reason:7} {c.path}" for c in changes]
-    told.append(f"At most {format_size(size)} would be read and stored. Nothing was written.")
-    voice.result({**asdict(summary), "changes": [asdict(c) for c in changes]}, told)
-    return 0
+def _leave_with(code: Any) -> None:
+    """End the process with our exit code: Luigi's own knows nothing of 3, 4, 5 and 6."""
+    if code.value >= 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code.value)

@@ -7,93 +7,164 @@ import gc
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 import luigi
 import pyarrow as pa
 from luigi import configuration, rpc, scheduler, worker
 
-from tasks._base import Stage
+from pipelines import luigid
+from pipelines.report import complain
+from tasks._base import Here, Stage
+from tasks.catalog import participants
 from tasks.catalog.runs import Run
-from tasks.model.errors import CartridgeError, Interrupted, StageFailed, rebuild
+from tasks.model.errors import CartridgeError, Interrupted, RunActive, StageFailed, rebuild
 from tasks.model.words import Failure
 
 # Of several failures the one that a person can act on is told; the spool fills up only because
 # something else has stopped.
 _LEAST_TELLING = ("StageFailed", "SpoolFull")
-_PATIENCE = 5.0
-# Seconds after which a luigid forgets a worker that has died.
-_FORGETTING = 90.0
+# Seconds: for children to end, for a worker without work to look around, for others to leave.
+_PATIENCE, _IDLE, _LEAVING = 5.0, 3.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How a run is worked on: so many packers beside the writer, here or with others at a luigid.
+
+    `is_alone` tells whether no other participant holds the profile; then none can come.
+    """
+
+    packers: int
+    url: str | None
+    is_alone: Callable[[], bool]
+
+
+def run_stages(run: Run, crew: Crew) -> None:
+    """Run all stages of a run, alone or with others.
+
+    Raises what the stages recorded, Interrupted on SIGINT and SIGTERM, and StageFailed where the
+    output is missing all the same.
+    """
+    from tasks.plan import PlanArchives
+    from tasks.prune import PruneBackups
+
+    _quiet_luigi()
+    pa.array([0])  # imports pandas where it is installed: once here, not in every child
+    gc.collect()
+    gc.freeze()  # what is there now is shared with the children, not copied by their collector
+    run = replace(run, participant=participants.new_name())
+    Stage.here = Here(run.place.workspace, run.participant)
+    identity = {
+        "profile": run.place.profile_name,
+        "snapshot": run.snapshot,
+        "token": run.request.token,
+    }
+    with _Interruptions() as stop, participants.joined(run, run.participant), _own_errors(run):
+        # What there is to pack and to write is known, and stages are made of it, after the plan.
+        for last in (PlanArchives(**identity), PruneBackups(**identity)):
+            crew = _complete(last, run, crew, stop)
+
+
+def _complete(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> Crew:
+    """Have a stage and all it needs done; return the crew, which may have lost its luigid."""
+    built = False
+    while not last.complete():
+        if built and crew.url is None:
+            raise StageFailed(stage=last.task_family, reason="it left no output")
+        try:
+            with _no_child_left():
+                _build(last, run, crew, stop)
+            built = True
+        except rpc.RPCError:
+            stop.raise_if_any()
+            crew = _without_luigid(run, crew, stop)
+            continue
+        stop.raise_if_any()
+        error = _worst_failure(run)
+        if error is not None:
+            raise error
+    return crew
+
+
+def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:
+    if crew.url is not None:
+        alive = {run.participant, *participants.others(run, run.participant)}
+        luigid.release(crew.url, run.request.token, alive)
+        packers = crew.packers * len(alive)
+    else:
+        packers = crew.packers
+    luigi.build(
+        [last],
+        worker_scheduler_factory=_Factory(run, packers, stop, is_shared=crew.url is not None),
+        detailed_summary=True,
+        workers=crew.packers + 1,
+        **({"scheduler_url": crew.url} if crew.url else {"local_scheduler": True}),
+    )
+
+
+def _without_luigid(run: Run, crew: Crew, stop: _Interruptions) -> Crew:
+    """Go on alone when luigid is lost: of several participants the first, when the others left."""
+    assert crew.url is not None
+    address = luigid.shown(crew.url)
+    complain(f"luigid at {address} does not answer any more; the run goes on without it.")
+    deadline = time.monotonic() + _LEAVING
+    while not crew.is_alone():
+        stop.raise_if_any()
+        first = min([run.participant, *participants.others(run, run.participant)])
+        if first != run.participant or time.monotonic() > deadline:
+            raise RunActive(profile=run.place.profile_name, holder=first)
+        time.sleep(_IDLE)
+    return replace(crew, url=None)
 
 
 class _Factory:
     """Workers and schedulers with our settings; a stray luigi.cfg must not change a run."""
 
-    def __init__(self, profile: str, packers: int) -> None:
-        self._resources = {f"pack-{profile}": packers}
+    def __init__(self, run: Run, packers: int, stop: _Interruptions, *, is_shared: bool) -> None:
+        self._participant = run.participant
+        self._stop = stop
+        self._is_shared = is_shared
+        self._resources = {f"pack-{run.place.profile_name}": packers}
 
     def create_local_scheduler(self) -> scheduler.Scheduler:
         return scheduler.Scheduler(
             prune_on_get_work=True, record_task_history=False, resources=dict(self._resources)
         )
 
-    def create_remote_scheduler(self, url: str) -> rpc.RemoteScheduler:
-        remote = rpc.RemoteScheduler(url)
-        getattr(remote, "update_resources")(**self._resources)  # noqa: B009  # made at run time
+    def create_remote_scheduler(self, url: str) -> Any:
+        remote = luigid.connect(url)
+        remote.update_resources(**self._resources)
         return remote
 
     def create_worker(
         self, scheduler: object, worker_processes: int, assistant: bool = False
     ) -> worker.Worker:
-        return worker.Worker(
+        made = worker.Worker(
             scheduler=scheduler,
+            worker_id=self._participant,
             worker_processes=worker_processes,
             assistant=assistant,
             check_complete_on_run=True,
             force_multiprocessing=True,
-            keep_alive=False,
+            # With others it waits for what they do, but looks now and then whether they live.
+            keep_alive=self._is_shared,
+            max_keep_alive_idle_duration=timedelta(seconds=_IDLE),
             wait_interval=0.2,
             wait_jitter=0.0,
             send_failure_email=False,
             no_install_shutdown_handler=True,
         )
-
-
-def run_stages(last: Stage, packers: int, url: str | None) -> None:
-    """Run a stage and all it needs, with so many packers at once beside the writer.
-
-    `url` is a luigid; without one the scheduling is done here. Raises what the stages recorded,
-    Interrupted on SIGINT and SIGTERM, and StageFailed where the output is missing all the same.
-    """
-    _quiet_luigi()
-    run = last.run_folder
-    _clear_failures(run)
-    pa.array([0])  # imports pandas where it is installed: once here, not in every child
-    gc.collect()
-    gc.freeze()  # what is there now is shared with the children, not copied by their collector
-    deadline = time.monotonic() + _FORGETTING if url else 0.0
-    with _interruptible():
-        while True:
-            with _no_child_left():
-                luigi.build(
-                    [last],
-                    worker_scheduler_factory=_Factory(run.place.profile_name, packers),
-                    detailed_summary=True,
-                    workers=packers + 1,
-                    **({"scheduler_url": url} if url else {"local_scheduler": True}),
-                )
-            error = _worst_failure(run)
-            if error is not None:
-                raise error
-            if last.complete() or time.monotonic() > deadline:
-                break
-            time.sleep(2)  # luigid still believes in the tasks of a run that was killed
-    if not last.complete():
-        raise StageFailed(stage=last.task_family, reason="it left no output")
+        self._stop.worker = made
+        return made
 
 
 @Stage.event_handler(luigi.Event.PROCESS_FAILURE)  # type: ignore[untyped-decorator]
@@ -103,15 +174,19 @@ def _note_killed(stage: Stage, message: str) -> None:
     stage.record(failed)
 
 
-def _clear_failures(run: Run) -> None:
-    for name in os.listdir(run.path("errors")):
-        os.unlink(run.path("errors", name))
+@contextlib.contextmanager
+def _own_errors(run: Run) -> Iterator[None]:
+    """Have a folder for the errors of this participant while the block lasts."""
+    os.makedirs(run.errors, exist_ok=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(run.errors, ignore_errors=True)
 
 
 def _worst_failure(run: Run) -> CartridgeError | None:
     failures = [
-        run.load(os.path.join("errors", name), Failure)
-        for name in sorted(os.listdir(run.path("errors")))
+        run.load(os.path.join(run.errors, name), Failure) for name in sorted(os.listdir(run.errors))
     ]
     telling = [f for f in failures if f.error not in _LEAST_TELLING]
     for failure in telling or sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error)):
@@ -121,25 +196,49 @@ def _worst_failure(run: Run) -> CartridgeError | None:
     return None
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into Interrupted; Luigi then ends its children."""
+class _Interruptions:
+    """SIGINT, SIGTERM and SIGHUP while stages run.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        # Python swallows what is raised inside a hook of fork: knock again until it is heard.
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-        raise Interrupted()
+    Nothing is raised out of the blue, where it might leave a lock of somebody's library behind: the
+    children, which may be killed at any time, are killed, and Luigi is told to ask for no more.
+    """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted() from None
-    finally:
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+    def __init__(self) -> None:
+        self.worker: worker.Worker | None = None
+        self._came = False
+        self._owner = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interruptions:
+        """Take the signals over."""
+        self._before = {number: signal.signal(number, self._stop) for number in self._SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back; one that came at the last moment still counts."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def raise_if_any(self) -> None:
+        """Raise Interrupted where a signal came."""
+        if self._came:
+            raise Interrupted()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            os._exit(Interrupted.exit_code)
+        self._came = True
+        if self.worker is not None:
+            self.worker._stop_requesting_work = True
+            for process in list(self.worker._running_tasks.values()):
+                if process.pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+        # One that is being forked just now is not known yet: look again.
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
 
 
 @contextlib.contextmanager
@@ -148,7 +247,6 @@ def _no_child_left() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for child in multiprocessing.active_children():
             child.join(_PATIENCE)
             if child.is_alive():

@@ -12,8 +12,10 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile
+from tasks.catalog.opening import unfinished
 from tasks.catalog.runs import Place, Request
 from tasks.media import locks
+from tasks.model.errors import RunUnfinished
 from tasks.model.units import format_size, iso
 
 
@@ -44,7 +46,10 @@ def prune(
             voice.result(facts, told)
             return
         os.makedirs(place.folder, exist_ok=True)
-        with locks.held_by_this_run(place.lock, name):
+        with locks.ProfileLock(place.lock, name).alone():
+            run = unfinished(place)
+            if run is not None:
+                raise RunUnfinished(snapshot=run.snapshot, profile=name)
             result = execute(plan, request_of(place, profile), place.store)
         told.append(
             f"Freed {format_size(result.freed)}; {format_size(result.waiting)} lie on cartridges "

@@ -42,6 +42,11 @@ def say(line: str) -> None:
     print(printable(line))
 
 
+def complain(line: str) -> None:
+    """Print one line of trouble that does not end the work."""
+    print(printable(f"cartridge: {line}"), file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """Make a text safe for a terminal: no control characters, nothing that cannot be encoded."""
     shown = text.encode("utf-8", "replace").decode("utf-8")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
+from pipelines.waiting import waiting
 from pipelines.workspace import find_workspace, open_place
-from tasks.catalog.runs import Place
-from tasks.media import durable
-from tasks.model.units import format_size
+from tasks.catalog.opening import unfinished
+from tasks.catalog.runs import Place, Run
+from tasks.media import durable, locks
+from tasks.model.units import format_size, parse_moment, snapshot_time
+from tasks.model.words import ArchivesPlan
 
 
 @app.command(epilog="Example: cartridge status home")
@@ -36,15 +40,18 @@ def status(
 
 def _facts(place: Place) -> dict[str, Any]:
     store = place.store
-    newest = store.newest()
-    unfinished = [run for run in place.runs() if run.has("request.json")]
-    waiting = None
-    if unfinished:
-        run = unfinished[0]
+    newest, notice = store.newest(), waiting(place)
+    run = unfinished(place)
+    found = None
+    if run is not None:
         packed = [p for p in run.packed() if p.bytes]
         placed = run.placed()
-        waiting = {
+        plan = run.load("plan.json", ArchivesPlan) if run.has("plan.json") else None
+        found = {
             "snapshot": run.snapshot,
+            "stage": _stage(run),
+            "bundles": len(plan.bundles) if plan else None,
+            "bundles_packed": sum(n.endswith(".json") for n in os.listdir(run.path("bundles"))),
             "archives_packed": len(packed),
             "archives_written": len(placed),
             "bytes_in_spool": sum(p.bytes for p in packed if p.number not in placed),
@@ -54,10 +61,27 @@ def _facts(place: Place) -> dict[str, Any]:
         "snapshots": len(store.snapshots()),
         "newest": newest,
         "looked": _looked(place),
-        "unfinished": waiting,
+        "unfinished": found,
+        "running": locks.is_held(place.lock),
+        "waiting": notice.message if notice and locks.is_held(place.lock) else None,
         "cartridges": len(store.cartridges()),
         "bytes_stored": sum(row.bytes for row in store.archives()),
     }
+
+
+def _stage(run: Run) -> str:
+    """Return the stage that the next run goes on with, in the words of the stages."""
+    for done, stage in (("diff.json", "scan"), ("plan.json", "plan"), ("spanned.json", "write")):
+        if not run.has(done):
+            return stage
+    return "prune" if run.has("outcome.json") else "commit"
+
+
+def last_looked(place: Place) -> datetime | None:
+    """Return when the sources were last seen to be backed up: a snapshot, or nothing new."""
+    newest, looked = place.store.newest(), _looked(place)
+    times = [snapshot_time(newest)] if newest else []
+    return max([*times, *([parse_moment(looked)] if looked else [])], default=None)
 
 
 def _looked(place: Place) -> str | None:
@@ -74,11 +98,20 @@ def _lines(name: str, facts: dict[str, Any]) -> list[str]:
     ]
     if facts["looked"]:
         told.append(f"Last found unchanged at {facts['looked']}.")
-    waiting = facts["unfinished"]
-    if waiting:
+    if facts["running"]:
+        told.append(facts["waiting"] or "A run is at work on it.")
+    rest = facts["unfinished"]
+    if rest:
+        of = f" of {rest['bundles']}" if rest["bundles"] is not None else ""
         told.append(
-            f"Snapshot {waiting['snapshot']} is unfinished: {waiting['archives_written']} of "
-            f"{waiting['archives_packed']} packed archives are on cartridges. "
-            f"'cartridge backup {name}' goes on with it."
+            f"Snapshot {rest['snapshot']} is unfinished: {rest['bundles_packed']}{of} bundles are "
+            f"packed, {rest['archives_written']} of {rest['archives_packed']} archives are on "
+            f"cartridges, {format_size(rest['bytes_in_spool'])} wait in the spool."
         )
+        told.append(
+            f"'cartridge backup {name}' goes on with it (next: {rest['stage']}); with --abandon "
+            "it is given up."
+        )
+    elif not facts["running"]:
+        told.append(f"'cartridge backup {name}' begins a new snapshot.")
     return told

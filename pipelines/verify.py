@@ -11,6 +11,7 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profile_path
+from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
 from tasks.catalog.store import Store
 from tasks.media.cartridge import Cartridge
@@ -68,7 +69,7 @@ def check(cartridge: Cartridge, store: Store | None) -> Verdict:
         serial = cartridge.label.serial
         known = {row.archive: row.sha256 for row in store.archives() if row.cartridge == serial}
         sums = {**sums, **known}
-    verdict = read_back(cartridge, sums)
+    verdict = read_back(cartridge, sums, ignore)
     return Verdict(verdict.archives, verdict.bytes, sorted({*verdict.damaged, *broken}))
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import time
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import luigi
 
+from tasks.catalog import runlog
+from tasks.catalog.progress import Meter, Report
 from tasks.catalog.runs import Place, Run
-from tasks.media import durable
+from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
 from tasks.model.errors import CartridgeError, Interrupted, StageFailed
+from tasks.model.units import format_size
 from tasks.model.words import Failure
 
 
@@ -28,30 +34,42 @@ class Whole(luigi.Target):
         return os.path.exists(self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where this process works: the workspace as this host has it, and its name in the run."""
+
+    workspace: str
+    participant: str
+
+
 class Stage(luigi.Task):
-    """A stage of a run; workspace, profile and snapshot are its identity, all else lies on disk.
+    """A stage of a run; profile, snapshot and token are its identity, all else lies on disk.
 
     A subclass says in `result` which file it leaves, and does its work in `work`, which may yield
     other stages. An error is recorded in the run's folder, where the engine finds it.
     """
 
-    workspace = luigi.Parameter()
+    # No parameter: what another host must not take over, and a scheduler need not know.
+    here: ClassVar[Here]
+    _is_unheard = False
+
     profile = luigi.Parameter()
     snapshot = luigi.Parameter()
+    token = luigi.Parameter(default="")
 
     @property
     def identity(self) -> dict[str, str]:
         """The parameters that all stages of a run share."""
         return {
-            "workspace": self.workspace,
             "profile": self.profile,
             "snapshot": self.snapshot,
+            "token": self.token,
         }
 
     @property
     def run_folder(self) -> Run:
         """The run that the stage belongs to."""
-        return Run(Place(self.workspace, self.profile), self.snapshot)
+        return Run(Place(self.here.workspace, self.profile), self.snapshot, self.here.participant)
 
     @property
     def result(self) -> str:
@@ -72,9 +90,12 @@ class Stage(luigi.Task):
         gc.set_threshold(
             200_000, 20, 100
         )  # rows are tuples without cycles: looking for some is dear
+        began = time.monotonic()
         try:
-            with durable.in_workspace():
-                yield from self.work() or ()
+            with durable.in_workspace(), self._undisturbed():
+                if not self.complete():
+                    yield from self.work() or ()
+            self._log("done", seconds=round(time.monotonic() - began, 3))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except CartridgeError as error:
@@ -85,6 +106,39 @@ class Stage(luigi.Task):
             self.record(StageFailed(stage=self.task_family, reason=reason))
             raise
 
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from the same stage: a scheduler may take one for dead that only slept."""
+        return locks.exclusive(self.run_folder.path("locks", self.task_id))
+
+    def meter(self, total: int, unit: str, note: str = "") -> Meter:
+        """Return a counter of what the stage does; `total` is 0 where nobody knows it."""
+        path = self.run_folder.path("progress", f"{self.task_id}.json")
+        return Meter(path, self.task_family, total, unit, self._tell, note)
+
+    def _tell(self, report: Report) -> None:
+        """Show a scheduler how far the stage is; where it is lost, only the view is."""
+        say: Callable[[str], None] | None = self.set_status_message
+        if self._is_unheard or say is None:
+            return
+        try:
+            say(_sentence(report))
+            if report.total and self.set_progress_percentage is not None:
+                self.set_progress_percentage(min(100, 100 * report.done // report.total))
+        except Exception:  # whatever a network may raise
+            self._is_unheard = True
+
+    def _log(self, event: str, **facts: object) -> None:
+        stage = self.task_family
+        runlog.log(
+            self.run_folder.place, self.snapshot, event, stage=stage, task=self.task_id, **facts
+        )
+
+    def on_failure(self, exception: BaseException) -> str:
+        """Tell Luigi what went wrong: a sentence, without a traceback and the names in it."""
+        if isinstance(exception, CartridgeError):
+            return str(exception)
+        return f"{type(exception).__name__}: 'cartridge backup {self.profile} --debug' says where."
+
     def record(self, error: CartridgeError) -> None:
         """Leave an error in the run's folder, where the engine finds it."""
         failure = Failure(
@@ -93,6 +147,16 @@ class Stage(luigi.Task):
             facts=error.facts,
             traceback=traceback.format_exc(),
         )
-        name = os.path.join("errors", f"{self.task_id}.json")
         if not isinstance(error, Interrupted):
-            self.run_folder.save(name, failure)
+            os.makedirs(self.run_folder.errors, exist_ok=True)
+            path = os.path.join(self.run_folder.errors, f"{self.task_id}.json")
+            self.run_folder.save(path, failure)
+            self._log("failed", error=error.name, message=str(error))
+
+
+def _sentence(report: Report) -> str:
+    """Tell how far a stage is, for the page of a scheduler."""
+    show = format_size if report.unit == "bytes" else "{:,}".format
+    done = show(report.done) if report.unit == "bytes" else f"{show(report.done)} {report.unit}"
+    total = f" of {show(report.total)}" if report.total else ""
+    return f"{done}{total}{f', {report.note}' if report.note else ''}"

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow.compute as pc
 
@@ -38,28 +37,46 @@ class CommitSnapshot(Stage):
 
     result = "outcome.json"
 
-    def requires(self) -> PlanArchives:
-        """The plan tells whether there is anything to do."""
-        return PlanArchives(**self.identity)
+    def requires(self) -> list[Stage]:
+        """The plan tells what has to be packed, and whether there is anything to write."""
+        run = self.run_folder
+        if not run.has(PlanArchives.result):
+            return [PlanArchives(**self.identity)]
+        plan = run.load(PlanArchives.result, ArchivesPlan)
+        packs = [PackArchive(**self.identity, number=b.number) for b in plan.bundles]
+        if _may_come_to_nothing(run, plan):
+            return [PlanArchives(**self.identity), *packs]
+        return [SpanCartridges(**self.identity, participant=self.here.participant), *packs]
 
-    def work(self) -> Iterator[Any]:
-        """Have everything packed and written, then make the snapshot known."""
+    def work(self) -> Iterator[Stage]:
+        """Make the snapshot known, once it is written; a run that found nothing new makes none."""
         run = self.run_folder
         summary = run.load("diff.json", DiffSummary)
-        plan = run.load("plan.json", ArchivesPlan)
-        if not summary.changed and not plan.bundles:
-            run.save(self.result, unchanged(run, summary))
-            return
-        packs = [PackArchive(**self.identity, number=b.number) for b in plan.bundles]
-        yield [SpanCartridges(**self.identity), *packs]
+        plan = run.load(PlanArchives.result, ArchivesPlan)
+        if _may_come_to_nothing(run, plan):
+            if not any(run.packed()):  # no file was read, no entry added
+                run.save(self.result, unchanged(run, summary))
+                return
+            yield SpanCartridges(**self.identity, participant=self.here.participant)
         run.save(self.result, commit(run, summary))
+
+
+def _may_come_to_nothing(run: Run, plan: ArchivesPlan) -> bool:
+    """Whether all that changed may be files that could not be read the last time either."""
+    summary = run.load("diff.json", DiffSummary)
+    if not summary.changed:
+        return not plan.bundles
+    before = run.request.previous
+    if before is None or summary.moved or summary.metadata or summary.deleted:
+        return False
+    return summary.added + summary.modified <= len(run.store.info(before).troubles)
 
 
 def unchanged(run: Run, summary: DiffSummary) -> Outcome:
     """Record that a look was taken and nothing had changed."""
     durable.write_whole(run.place.looked, b'{"looked": "%s"}\n' % iso(datetime.now(UTC)).encode())
     scans = summaries(run)
-    troubles = [t.path for scan in scans for t in scan.troubles]
+    troubles = [t.path for t in [*(t for s in scans for t in s.troubles), *run.troubles()]]
     return Outcome(
         snapshot=None,
         status="partial" if troubles else "unchanged",

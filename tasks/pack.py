@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import luigi
@@ -12,6 +14,7 @@ from tasks._base import Stage
 from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
 from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
 from tasks.catalog.packlist import Entry, entries
+from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Request, Run
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
@@ -23,6 +26,7 @@ from tasks.media.spool import Spool
 from tasks.media.stable import (
     Unreadable,
     extent_reader,
+    is_settled,
     read_all,
     read_all_at,
     read_once,
@@ -31,10 +35,12 @@ from tasks.media.stable import (
 )
 from tasks.model.errors import ArchiveNumbersUsedUp
 from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
-from tasks.plan import PlanArchives, largest_archive, spool_limit
+from tasks.plan import HEADER, PlanArchives, largest_archive, spool_limit
 from tasks.scan import source_path
 
 _BATCH_FILES = 1024
+# The variable that has packers name every file on standard error.
+VERBOSE = "CARTRIDGE_VERBOSE"
 
 
 class PackArchive(Stage):
@@ -60,7 +66,9 @@ class PackArchive(Stage):
         run = self.run_folder
         plan = run.load("plan.json", ArchivesPlan)
         bundle = next(b for b in plan.bundles if b.number == self.number)
-        run.save(self.result, Packer(run, plan, bundle).pack())
+        meter = self.meter(bundle.bytes, "bytes")
+        run.save(self.result, Packer(run, plan, bundle).pack(meter.add))
+        meter.report()
 
 
 class _Read(NamedTuple):
@@ -107,13 +115,20 @@ class Packer:
         finished = {int(number) for number in self._finished}
         self._claims = Claims(run.path("claims"), bundle.number, finished)
         self._draft: _Draft | None = None
+        self._names = bool(os.environ.get(VERBOSE))
 
-    def pack(self) -> BundleReceipt:
-        """Read every file of the bundle; return what was packed and what could not be read."""
+    def pack(self, seen: Callable[[int], None] = ignore) -> BundleReceipt:
+        """Read every file of the bundle; return what was packed and what could not be read.
+
+        `seen` is told the bytes of each file.
+        """
         bundle = self._bundle
         for batch in rows_between(self._run.path("pack.parquet"), bundle.start, bundle.stop):
             for entry in entries(batch, self._roots, self._done):
                 self._add(entry)
+                seen(entry.size + HEADER if entry.kind == "file" else HEADER)
+                if self._names:
+                    os.write(2, b"%s\n" % _printable(entry.name))
         self._flush()
         self._close_archive()
         self._claims.close()
@@ -161,11 +176,13 @@ class Packer:
 
     def _read_at_once(self, entry: Entry) -> tuple[bytes, os.stat_result]:
         """Read a file that has not changed since the scan; take more care where it has."""
+        began = time.time_ns()
         data, facts = read_once(entry.root, entry.path, entry.size)
         if (
             len(data) == facts.st_size == entry.size
             and facts.st_mtime_ns == entry.mtime
             and facts.st_ctime_ns == entry.ctime
+            and is_settled(facts, began)
         ):
             return data, facts
         data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
@@ -176,6 +193,8 @@ class Packer:
 
     def _flush(self) -> None:
         """Add the files that wait; contents that are stored already are only referred to."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         raw, self._waiting_bytes = self._waiting_bytes, 0
         filled = [read for read in waiting if read.data]
@@ -334,6 +353,11 @@ class Packer:
         )
         run.save(os.path.join("packed", f"{number}.json"), packed)
         self._finished.append(number)
+
+
+def _printable(name: bytes) -> bytes:
+    shown = name.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown).encode()
 
 
 def _roots(request: Request) -> dict[str, bytes]:

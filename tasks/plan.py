@@ -16,7 +16,7 @@ from tasks.formats.manifest import batches
 from tasks.model.words import ArchivesPlan, Bundle, CartridgeRow
 
 # A member costs about this much tar besides its content.
-_HEADER = 1536
+HEADER = 1536
 _SMALLEST_ARCHIVE, _LARGEST_ARCHIVE = 64 << 10, 1 << 30
 _FAVOURITE_ARCHIVE = 32 << 20
 # A task costs its process: few bundles, but enough that all packers have work to the end.
@@ -51,7 +51,7 @@ def plan(pack_list: str, request: Request, smallest: int | None) -> ArchivesPlan
     for batch in batches(pack_list, ["type", "size"]):
         size = batch.column("size").to_numpy()
         is_file = np.asarray(batch.column("type").to_pylist()) == "file"
-        sizes.append(np.where(is_file, size, 0) + _HEADER)
+        sizes.append(np.where(is_file, size, 0) + HEADER)
     weights = np.concatenate(sizes)
     total = int(weights.sum())
     archive_size = request.profile.archive.archive_size or archive_size_for(total, smallest)

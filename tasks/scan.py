@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks._base import Stage
+from tasks.catalog.progress import ignore
+from tasks.catalog.runs import Run
 from tasks.formats.manifest import SCHEMA, WORD, XATTRS, TableWriter, attribute_key, moments
 from tasks.media import durable
 from tasks.media.source import Found, Walk, root_xattrs
@@ -45,10 +47,21 @@ class ScanSource(Stage):
         """Walk the source."""
         request = self.run_folder.request
         source = next(s for s in request.profile.source if s.name == self.source)
-        scan(source, request.workspace, self.output().path)
+        meter = self.meter(_expected(self.run_folder, self.source), "entries")
+        scan(source, request.workspace, self.output().path, meter.add)
+        meter.report()
 
 
-def scan(source: Source, workspace: str, path: str) -> ScanSummary:
+def _expected(run: Run, source: str) -> int:
+    """Return how many entries the source had the last time, 0 where nobody knows."""
+    previous = run.request.previous
+    roots = run.store.info(previous).roots if previous else []
+    return sum(root.entries for root in roots if root.source == source)
+
+
+def scan(
+    source: Source, workspace: str, path: str, seen: Callable[[int], None] = ignore
+) -> ScanSummary:
     """Write the rows of one source to `path`.
 
     Raises SourceMissing and SourceNotMounted. What cannot be read below it is in the summary.
@@ -59,6 +72,7 @@ def scan(source: Source, workspace: str, path: str) -> ScanSummary:
     with durable.replacing(path) as draft, TableWriter(draft, SCHEMA) as writer:
         for found in walk.entries():
             if found.paths:
+                seen(len(found.paths))
                 writer.write(rows.batch(found))
         summary = _summary(source, root, walk, rows)
         writer.close(summary)

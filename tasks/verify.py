@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import luigi
 
 from tasks._base import Stage
+from tasks.catalog import members
+from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Run
-from tasks.media.cartridge import Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back
-from tasks.model.errors import DamageFound
+from tasks.model.errors import CartridgeWanted, DamageFound
 from tasks.model.units import iso
 from tasks.model.words import WriteReceipt
 from tasks.write import WriteCartridge, receipt_name
@@ -26,7 +28,7 @@ class VerifyCartridge(Stage):
     @property
     def result(self) -> str:
         """The receipt of the read-back."""
-        return os.path.join("verified", f"{self.sequence:03d}.json")
+        return verdict_name(self.sequence)
 
     def requires(self) -> WriteCartridge:
         """It has to be written and sealed."""
@@ -36,21 +38,33 @@ class VerifyCartridge(Stage):
         """Read back what this run wrote."""
         run = self.run_folder
         receipt = run.load(receipt_name(self.sequence), WriteReceipt)
-        run.save(self.result, verify_session(run, receipt))
+        meter = self.meter(receipt.bytes, "bytes", f"cartridge {receipt.serial}")
+        run.save(self.result, verify_session(run, receipt, meter.add))
+        meter.report()
 
 
-def verify_session(run: Run, receipt: WriteReceipt) -> Verdict:
+def verdict_name(sequence: int) -> str:
+    """Name the result of the n-th read-back of a run."""
+    return os.path.join("verified", f"{sequence:03d}.json")
+
+
+def verify_session(
+    run: Run, receipt: WriteReceipt, seen: Callable[[int], None] = ignore
+) -> Verdict:
     """Read back the archives that a run put on a cartridge, and its catalog.
 
-    Raises DamageFound where a byte is not as it was written.
+    Raises DamageFound where a byte is not as it was written, CartridgeWanted where it is gone.
     """
-    cartridge = Cartridge.open(receipt.path)
+    cartridge = members.survey(run.request, run.store).find(receipt.uuid)
+    if cartridge is None:
+        label = f"{run.request.profile.cartridges.set} {receipt.serial}"
+        raise CartridgeWanted(label=label, reason=f"it was at {receipt.path} and is to be verified")
     sums = {
         name: digest
         for name, digest in expected_sums(cartridge).items()
         if not name.startswith("archives/") or name.startswith(f"archives/{run.snapshot}/")
     }
-    verdict = read_back(cartridge, sums)
+    verdict = read_back(cartridge, sums, seen)
     if verdict.damaged:
         names = ", ".join(verdict.damaged)
         raise DamageFound(damage=f"cartridge {cartridge.label.title}: {names}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ import luigi
 from tasks._base import Stage
 from tasks.catalog import export, guards, members, placement
 from tasks.catalog.assembly import assemble
+from tasks.catalog.progress import Meter
 from tasks.catalog.runs import Run
 from tasks.diff import summaries
 from tasks.media import durable
@@ -49,7 +50,7 @@ class WriteCartridge(Stage):
 
     def work(self) -> None:
         """Write the cartridge."""
-        self.run_folder.save(self.result, write(self.run_folder, self.sequence))
+        self.run_folder.save(self.result, write(self.run_folder, self.sequence, self.meter))
 
 
 def receipt_name(sequence: int) -> str:
@@ -57,7 +58,7 @@ def receipt_name(sequence: int) -> str:
     return os.path.join("written", f"{sequence:03d}.json")
 
 
-def write(run: Run, sequence: int) -> WriteReceipt:
+def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> WriteReceipt:
     """Fill and seal the next cartridge.
 
     Raises CartridgeWanted where it is not there, WrongCartridge where it must not be written.
@@ -68,7 +69,7 @@ def write(run: Run, sequence: int) -> WriteReceipt:
         cartridge.tidy([run.snapshot])
         guards.reconcile(cartridge, run)
         before = len(run.placed())
-        last = _Filling(run, cartridge).fill()
+        last = _Filling(run, cartridge, _gauge(run, cartridge, meter)).fill()
         if last or len(run.placed()) > before:
             _seal(run, cartridge, complete=last)
     run.store.alter_cartridge(row.uuid, used=cartridge.used())
@@ -86,29 +87,49 @@ def write(run: Run, sequence: int) -> WriteReceipt:
     )
 
 
-def _next(run: Run) -> Cartridge:
-    """Find the cartridge to be written, labelling a blank volume where the profile says so."""
-    request = run.request
+def is_at_hand(run: Run, sequence: int) -> bool:
+    """Whether the n-th cartridge of a run is on this host, to be written or to be verified."""
+    if run.has(receipt_name(sequence)):
+        receipt = run.load(receipt_name(sequence), WriteReceipt)
+        return members.survey(run.request, run.store).find(receipt.uuid) is not None
+    row, shelf = _choice(run)
+    if row is not None and shelf.find(row.uuid) is not None:
+        return True
+    return _takes_blank(row) and bool(_blank(run, shelf))
+
+
+def _choice(run: Run) -> tuple[CartridgeRow | None, Shelf]:
+    """Choose the cartridge to be written next, as far as it is labelled."""
     for receipt in run.receipts():
         if not receipt.last:
             run.store.alter_cartridge(receipt.uuid, state=placement.FULL)
-    shelf = members.survey(request, run.store)
+    shelf = members.survey(run.request, run.store)
     present = {c.label.uuid for c in shelf.cartridges}
     row, _ = placement.next_cartridge(run.store.cartridges(), present)
-    if row is None or row.uuid not in present:
-        fresh = _label_blank(run, shelf) if row is None or row.state == placement.BLANK else None
+    return row, shelf
+
+
+def _next(run: Run) -> Cartridge:
+    """Find the cartridge to be written, labelling a blank volume where the profile says so."""
+    row, shelf = _choice(run)
+    cartridge = shelf.find(row.uuid) if row is not None else None
+    if cartridge is None:
+        fresh = _label_blank(run, shelf) if _takes_blank(row) else None
         if fresh is None:
-            raise _wanted(run, row, shelf)
+            raise _wanted(run, row)
         return fresh
-    cartridge = shelf.find(row.uuid)
-    assert cartridge is not None
     guards.check(cartridge, run)
     return cartridge
 
 
-def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
+def _takes_blank(row: CartridgeRow | None) -> bool:
+    """Whether a volume without a label does as well as the chosen cartridge."""
+    return row is None or row.state == placement.BLANK
+
+
+def _blank(run: Run, shelf: Shelf) -> list[str]:
+    """Return the places of volumes that may be labelled without asking."""
     request = run.request
-    cartridges = request.profile.cartridges
     # An empty folder where a cartridge used to be is its mount point without it.
     deserted = {row.location for row in run.store.cartridges()}
     blank = [
@@ -118,9 +139,15 @@ def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
         and os.access(path, os.W_OK)
         and guards.source_around(path, request) is None
     ]
-    if not cartridges.auto_label or not blank:
+    return blank if request.profile.cartridges.auto_label else []
+
+
+def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
+    blank = _blank(run, shelf)
+    if not blank:
         return None
-    path = blank[0]
+    request, path = run.request, blank[0]
+    cartridges = request.profile.cartridges
     label = write_label(
         path,
         set_name=cartridges.set,
@@ -136,7 +163,7 @@ def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
     return cartridge
 
 
-def _wanted(run: Run, row: CartridgeRow | None, shelf: Shelf) -> CartridgeWanted:
+def _wanted(run: Run, row: CartridgeRow | None) -> CartridgeWanted:
     set_name = run.request.profile.cartridges.set
     if row is not None:
         return CartridgeWanted(label=row.label, reason=f"it is not present ({row.location})")
@@ -156,12 +183,22 @@ def _begin(run: Run, cartridge: Cartridge) -> CartridgeRow:
     return next(r for r in run.store.cartridges() if r.uuid == cartridge.label.uuid)
 
 
+def _gauge(run: Run, cartridge: Cartridge, meter: Callable[[int, str, str], Meter]) -> Meter:
+    """Return a meter of how full the cartridge is."""
+    used = cartridge.used()
+    room = max(cartridge.room(run.request.profile.cartridges.capacity), 0)
+    gauge = meter(used + room, "bytes", f"cartridge {cartridge.label.title}")
+    gauge.add(used)
+    return gauge
+
+
 @dataclass(slots=True)
 class _Filling:
     """Moving archives from the spool to one cartridge."""
 
     run: Run
     cartridge: Cartridge
+    gauge: Meter
 
     def fill(self) -> bool:
         """Place what fits until the cartridge is full; True where nothing of the run is left."""
@@ -213,7 +250,9 @@ class _Filling:
         self.cartridge.place(line, spooled)
         self.run.note_placed(packed.number, self.cartridge.label.serial)
         durable.remove(spooled)
-        return self.cartridge.cost(packed.bytes)
+        cost = self.cartridge.cost(packed.bytes)
+        self.gauge.add(cost)
+        return cost
 
     def _reserve(self, plan: ArchivesPlan, cap: int | None) -> int:
         scans = summaries(self.run)

@@ -29,6 +29,8 @@ class Request:
     full: bool
     allow_shrink: bool
     started: str
+    # Tells runs apart that began in the same second on several machines with one luigid.
+    token: str = ""
 
 
 def sorted_sources(request: Request) -> list[str]:
@@ -76,11 +78,18 @@ class Run:
 
     place: Place
     snapshot: str
+    # The process that works on the run, as `participants` names it.
+    participant: str = "alone"
 
     @property
     def folder(self) -> str:
         """Name the folder itself."""
         return os.path.join(self.place.folder, "runs", self.snapshot)
+
+    @property
+    def errors(self) -> str:
+        """Name the folder of the errors that this participant's stages have recorded."""
+        return self.path("errors", self.participant)
 
     @property
     def spool(self) -> str:
@@ -98,7 +107,7 @@ class Run:
 
     def create(self, request: Request) -> None:
         """Open the run; the request is its first record."""
-        for name in ("scan", "packed", "bundles", "written", "verified", "errors"):
+        for name in ("scan", "packed", "bundles", "written", "verified", "locks", "progress"):
             os.makedirs(self.path(name), exist_ok=True)
         os.makedirs(self.spool, exist_ok=True)
         self.store.create()
@@ -124,8 +133,10 @@ class Run:
         return [trouble for receipt in receipts for trouble in receipt.troubles]
 
     def has_failed(self) -> bool:
-        """Whether some stage of the run has ended with an error."""
-        return any(name.endswith(".json") for name in os.listdir(self.path("errors")))
+        """Whether some stage that this participant worked on has ended with an error."""
+        return os.path.isdir(self.errors) and any(
+            name.endswith(".json") for name in os.listdir(self.errors)
+        )
 
     @property
     def request(self) -> Request:

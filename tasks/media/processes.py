@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import signal
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -16,3 +17,10 @@ def die_with_parent() -> None:
     """
     if multiprocessing.parent_process() is not None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def killed_with_parent(parent: int) -> None:
+    """Do the same in a process that `parent` has just forked itself; it may be gone already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

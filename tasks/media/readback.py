@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,17 +36,19 @@ def expected_sums(cartridge: Cartridge) -> dict[str, str]:
     return {**sums, **archives}
 
 
-def read_back(cartridge: Cartridge, sums: Mapping[str, str]) -> Verdict:
-    """Hash the named files as the medium has them, and compare."""
+def read_back(
+    cartridge: Cartridge, sums: Mapping[str, str], seen: Callable[[int], None]
+) -> Verdict:
+    """Hash the named files as the medium has them, and compare; `seen` counts bytes read."""
     names = sorted(sums)
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda name: _digest(cartridge.file(name)), names))
+        found = list(pool.map(lambda name: _digest(cartridge.file(name), seen), names))
     damaged = [name for name, (digest, _) in zip(names, found, strict=True) if digest != sums[name]]
     archives = sum(name.startswith("archives/") for name in names)
     return Verdict(archives, sum(size for _, size in found), damaged)
 
 
-def _digest(path: str) -> tuple[str, int]:
+def _digest(path: str, seen: Callable[[int], None]) -> tuple[str, int]:
     """Return a file's SHA-256 and size; no digest at all where it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
@@ -59,6 +61,7 @@ def _digest(path: str) -> tuple[str, int]:
         while piece := os.read(fd, _PIECE):
             digest.update(piece)
             size += len(piece)
+            seen(len(piece))
     except OSError:
         return "", size
     finally:

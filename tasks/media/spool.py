@@ -32,6 +32,7 @@ class Spool:
         draft = self.path(number) + durable.DRAFT
         while True:
             with locks.exclusive(os.path.join(self._folder, "lock")):
+                durable.remove(draft)  # a dead packer's, which nobody else will take away
                 used = self.used()
                 if used == 0 or used + self._largest <= self._limit:
                     open(draft, "wb").close()

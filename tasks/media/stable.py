@@ -12,7 +12,10 @@ from tasks.media.source import open_beneath, open_stepwise
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file that changes while it is read is read again so many times, with these pauses in seconds.
-PAUSES = (0.01, 0.05, 0.25)
+PAUSES = (0.03, 0.05, 0.25)
+# A file system's clock stands still for some milliseconds: of two changes in one tick the second
+# leaves no trace. Nanoseconds, more than the longest tick of Linux (10 ms).
+_TICK = 20_000_000
 
 
 class Unreadable(Exception):
@@ -21,6 +24,11 @@ class Unreadable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def is_settled(facts: os.stat_result, read_from: int) -> bool:
+    """Whether a change after `read_from`, in nanoseconds since 1970, would show in these facts."""
+    return facts.st_ctime_ns < read_from - _TICK
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -78,14 +86,16 @@ def unchanged(
 ) -> tuple[Any, os.stat_result]:
     """Call `read(fd, facts)` until the file did not change meanwhile; return (result, facts).
 
-    Raises Unreadable where it never holds still, or cannot be read.
+    One that has changed just now is read again when its file system's clock has moved on. Raises
+    Unreadable where it never holds still, or cannot be read.
     """
     for pause in (*PAUSES, None):
         fd = open_file(root, path)
         try:
-            before = os.fstat(fd)
+            before, began = os.fstat(fd), time.time_ns()
             result = read(fd, before)
-            if same(before, os.fstat(fd)):
+            is_last = pause is None  # a clock of another machine may be ahead of ours for ever
+            if same(before, os.fstat(fd)) and (is_settled(before, began) or is_last):
                 return result, before
         except OSError as error:
             raise Unreadable(error.strerror or "it cannot be read") from error

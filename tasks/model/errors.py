@@ -20,11 +20,13 @@ CartridgeError
 ├── WorkspaceFull         1
 ├── CartridgeFailed       1
 ├── ArchiveNumbersUsedUp  1
+├── HookFailed            1
 ├── StageFailed           1
 ├── CartridgeWanted       4
 ├── SpoolFull             4
 ├── DamageFound           5
 ├── RunActive             6
+├── RunUnfinished         6
 └── Interrupted         130
 """
 
@@ -194,6 +196,21 @@ class ArchiveNumbersUsedUp(CartridgeError):
 
     template = "More than {limit} archives would come of one bundle of files."
     help = "Set a larger [archive] archive_size, or larger cartridges, and begin a new run."
+
+
+class HookFailed(CartridgeError):
+    """A command of `[hooks]` ended badly; before the backup, that ends the run."""
+
+    template = "The hook '{event}' failed: {reason} ({command})."
+    help = "Run the command by hand and repair it, or take it out of [hooks]."
+
+
+class RunUnfinished(CartridgeError):
+    """An unfinished snapshot may refer to what would be removed."""
+
+    template = "Snapshot {snapshot} of '{profile}' is unfinished and may need what would go."
+    help = "Finish it with 'cartridge backup', or give it up with 'cartridge backup --abandon'."
+    exit_code = 6
 
 
 class StageFailed(CartridgeError):

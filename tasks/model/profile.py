@@ -53,6 +53,11 @@ def _positive(value: object, wanted: str) -> int:
     return value
 
 
+def _a_list(value: object) -> object:
+    """Take one text for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 def _not_supported(wanted: object) -> AfterValidator:
     """Refuse all but the default of a key whose feature is still to be built."""
 
@@ -69,6 +74,7 @@ Size = Annotated[int, BeforeValidator(_a_size), Field(gt=0)]
 AutoSize = Annotated[int | None, BeforeValidator(_a_size_or_auto)]
 AutoCount = Annotated[int | None, BeforeValidator(_a_count_or_auto)]
 Count = Annotated[int, Field(ge=1)]
+Commands = Annotated[list[str], BeforeValidator(_a_list)]
 
 
 class _Table(BaseModel):
@@ -130,6 +136,31 @@ class Run(_Table):
     spool_size: AutoSize = None
 
 
+class Hooks(_Table):
+    """Commands for the shell, run in turn; `before` stops the run where one fails."""
+
+    before: Commands = []
+    after: Commands = []
+    on_error: Commands = []
+    waiting: Commands = []
+
+
+class Notify(_Table):
+    """Which news goes where: addresses of Apprise, those with a password from outside."""
+
+    urls: Commands = []
+    urls_env: str = ""
+    urls_file: str = ""
+    urls_command: str = ""
+    events: list[Literal["done", "trouble", "waiting", "stale"]] = ["trouble", "waiting", "stale"]
+    stale_days: Count | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no news is wanted."""
+        return not (self.urls or self.urls_env or self.urls_file or self.urls_command)
+
+
 class Profile(_Table):
     """One backup job. Unset names and sets are filled in by `parse_profile`."""
 
@@ -139,8 +170,8 @@ class Profile(_Table):
     encryption: Annotated[dict[str, object], _not_supported({})] = {}
     retention: Retention = Retention()
     run: Run = Run()
-    hooks: Annotated[dict[str, object], _not_supported({})] = {}
-    notify: Annotated[dict[str, object], _not_supported({})] = {}
+    hooks: Hooks = Hooks()
+    notify: Notify = Notify()
 
     @model_validator(mode="before")
     @classmethod

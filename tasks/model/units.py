@@ -54,6 +54,11 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def iso_now() -> str:
+    """Write the present time as ISO 8601 in UTC."""
+    return iso(datetime.now(UTC))
+
+
 def iso_ns(nanoseconds: int) -> str:
     """Write nanoseconds since 1970 as ISO 8601 in UTC, with the fraction they have."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)

@@ -142,7 +142,6 @@ def test_a_scheduler_in_the_profile_is_used(program: Program, home: Path, luigid
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="luigid keeps the tasks of a worker that was ended for its own time")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_ended_goes_on_with_the_same_luigid(
     program: Program,
@@ -157,7 +156,7 @@ def test_a_run_that_was_ended_goes_on_with_the_same_luigid(
     program.run("label", second, "--set", "home", "--capacity", "5MB")
     process = program.start("backup", "--json", "home", "--scheduler", luigid.url)
     runs = program.workspace / "state" / "home" / "runs"
-    packed = "*/packed/00010003.json"
+    packed = "*/packed/0001000003.json"
     assert processes.wait_for(lambda: any(runs.glob(packed)), process)
     os.kill(process.pid, number)
     processes.end_of(process, timeout=15)
@@ -169,17 +168,11 @@ def test_a_run_that_was_ended_goes_on_with_the_same_luigid(
     assert_same_tree(source, tmp_path / "out" / "source")
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_is_not_there_is_told_in_a_sentence(program: Program, home: Path) -> None:
+def test_a_scheduler_that_is_not_there_costs_the_view_only(program: Program, home: Path) -> None:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    began = time.monotonic()
-    error = program.backup("home", "--scheduler", url, code=None, timeout=150)
-    assert error["exit_code"] in (1, 2)
-    assert url in error["message"]
-    assert time.monotonic() - began < 30
-    assert not program.snapshots("home")
+    assert program.backup("home", "--scheduler", url, code=4)["status"] == "waiting"
 
 
 @pytest.mark.slow
@@ -192,7 +185,7 @@ def test_a_run_survives_a_luigid_that_starts_anew(
         program.run("label", folder, "--set", "home", "--capacity", "5MB")
     process = program.start("backup", "--json", "home", "--scheduler", luigid.url)
     runs = program.workspace / "state" / "home" / "runs"
-    assert processes.wait_for(lambda: any(runs.glob("*/packed/00010003.json")), process)
+    assert processes.wait_for(lambda: any(runs.glob("*/packed/0001000003.json")), process)
     luigid.process.kill()
     luigid.process.wait()
     luigid.process = luigid.start()

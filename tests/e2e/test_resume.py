@@ -27,7 +27,7 @@ Archives = dict[str, str]
 PHASES = (
     "scan/*.parquet",
     "plan.json",
-    "packed/00010003.json",
+    "packed/0001000003.json",
     "written/001.json",
     "verified/001.json",
     "outcome.json",
@@ -181,7 +181,7 @@ def test_a_run_that_is_killed_again_and_again_ends_well(
 @pytest.mark.slow
 def test_where_only_the_parent_is_killed_its_children_end_too(job: Job, tmp_path: Path) -> None:
     process = job.start()
-    assert processes.wait_for(job.left("packed/00010003.json"), process)
+    assert processes.wait_for(job.left("packed/0001000003.json"), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     processes.assert_none_left(process)
@@ -194,7 +194,7 @@ def test_where_one_child_is_killed_the_run_fails_and_the_next_goes_on(
     job: Job, tmp_path: Path, which: Callable[[set[int]], int]
 ) -> None:
     process = job.start()
-    assert processes.wait_for(job.left("packed/00010003.json"), process)
+    assert processes.wait_for(job.left("packed/0001000003.json"), process)
     os.kill(which(processes.children(process)), signal.SIGKILL)
     code, out, _ = processes.end_of(process, timeout=30)
     assert (code, '"error"' in out) == (1, True), out
@@ -210,7 +210,7 @@ def test_where_one_child_is_killed_the_run_fails_and_the_next_goes_on(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
-    "phase", ["packed/00010003.json", pytest.param("request.json", marks=pytest.mark.slow)]
+    "phase", ["packed/0001000003.json", pytest.param("request.json", marks=pytest.mark.slow)]
 )
 def test_a_signal_ends_a_run_at_once_and_leaves_no_process(
     job: Job, number: signal.Signals, phase: str
@@ -228,7 +228,7 @@ def test_a_signal_ends_a_run_at_once_and_leaves_no_process(
 @pytest.mark.slow
 def test_control_c_reaches_all_processes_and_ends_the_run(job: Job, tmp_path: Path) -> None:
     process = job.start()
-    assert processes.wait_for(job.left("packed/00010003.json"), process)
+    assert processes.wait_for(job.left("packed/0001000003.json"), process)
     os.killpg(process.pid, signal.SIGINT)
     code, out, _ = processes.end_of(process, timeout=10)
     assert code == 130, out
@@ -315,7 +315,7 @@ def test_what_a_killed_restore_left_gets_into_no_file(
 @pytest.mark.slow
 def test_a_second_run_names_the_first_and_leaves_it_alone(job: Job) -> None:
     process = job.start()
-    assert processes.wait_for(job.left("packed/00010003.json"), process)
+    assert processes.wait_for(job.left("packed/0001000003.json"), process)
     processes.stop_all(process)
     try:
         error = job.program.backup("home", code=6)

@@ -1,0 +1,109 @@
+"""Row groups of manifests, read one by one, and passed over where they cannot hold what is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.formats.manifest import open_table
+from tasks.model.errors import FormatDamaged
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# The first and the last of the words in a column, by their bytes; None where nobody knows.
+Bounds = tuple[str, str] | None
+_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group of a manifest, with the bounds of its sources and of its paths as shown.
+
+    Rows are sorted by source and path together, and folders with a slash behind them: so the path
+    column by itself is only nearly sorted, and nothing but its bounds may be relied upon.
+    """
+
+    manifest: str
+    number: int
+    sources: Bounds
+    paths: Bounds
+
+    def has_source(self, source: str) -> bool:
+        """Whether rows of the source may be here."""
+        return self.sources is None or self.sources[0] <= source <= self.sources[1]
+
+    def has_at_or_below(self, path: str) -> bool:
+        """Whether the path, or a path below it, may be here."""
+        if self.paths is None:
+            return True
+        behind = path + chr(ord("/") + 1)
+        return self.paths[0] < behind and path <= self.paths[1]
+
+    def has_any(self, paths: pa.Array) -> bool:
+        """Whether one of the paths may be here."""
+        if self.paths is None:
+            return bool(len(paths))
+        low, high = self.paths
+        within = pc.and_(pc.greater_equal(paths, low), pc.less_equal(paths, high))
+        return bool(pc.any(within).as_py())
+
+    def read(self, columns: list[str]) -> pa.RecordBatch:
+        """Read some columns; FormatDamaged where a page is bad. Threads may call this."""
+        file = open_table(self.manifest)
+        try:
+            table = file.read_row_group(self.number, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).split("\n")[0]
+            raise FormatDamaged(file=self.manifest, reason=reason) from error
+        batches = table.combine_chunks().to_batches()
+        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def row_groups(manifest: str) -> list[RowGroup]:
+    """Return the row groups of a manifest, in order; only its footer is read."""
+    facts = open_table(manifest).metadata
+    found = []
+    for number in range(facts.num_row_groups):
+        group = facts.row_group(number)
+        columns = {group.column(i).path_in_schema: i for i in range(2)}
+        source, path = (_bounds(group.column(columns[name])) for name in ("source", "path"))
+        found.append(RowGroup(manifest, number, source, path))
+    return found
+
+
+def _bounds(column: Any) -> Bounds:
+    statistics = column.statistics if column.is_stats_set else None
+    if statistics is None or not statistics.has_min_max:
+        return None
+    return statistics.min, statistics.max
+
+
+def rows_at(manifest: str, paths: pa.Array, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a manifest that are shown as one of the paths, whatever their source."""
+    for group in row_groups(manifest):
+        if not group.has_any(paths):
+            continue
+        hits = pc.indices_nonzero(pc.is_in(group.read(["path"]).column(0), paths))
+        if len(hits):
+            yield group.read(columns).take(hits)
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield what becomes of each item, in order; threads work on the next few meanwhile."""
+    threads = min(os.cpu_count() or 1, _THREADS)
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
