@@ -128,10 +128,9 @@ class Stage(luigi.Task):
             self._is_unheard = True
 
     def _log(self, event: str, **facts: object) -> None:
-        stage = self.task_family
-        runlog.log(
-            self.run_folder.place, self.snapshot, event, stage=stage, task=self.task_id, **facts
-        )
+        named = {"stage": self.task_family, "task": self.task_id}
+        by = self.here.participant
+        runlog.log(self.run_folder.place, self.snapshot, event, **named, participant=by, **facts)
 
     def on_failure(self, exception: BaseException) -> str:
         """Tell Luigi what went wrong: a sentence, without a traceback and the names in it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.helpers.luigid import Luigid
 from tests.helpers.program import NOBODY, REPOSITORY, Program
 
 hypothesis.settings.register_profile("default", deadline=None)
@@ -56,6 +57,14 @@ def cartridges(tmp_path: Path) -> MakeCartridges:
         return made
 
     return make
+
+
+@pytest.fixture
+def luigid(tmp_path: Path) -> Iterator[Luigid]:
+    """A luigid that is gone after the test."""
+    scheduler = Luigid(tmp_path / "luigid")
+    yield scheduler
+    scheduler.stop()
 
 
 @pytest.fixture

@@ -1,23 +1,17 @@
 """A central scheduler may watch a run and share it out; it learns nothing it need not know."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.helpers import processes
 from tests.helpers.compare import assert_same_tree
+from tests.helpers.luigid import Luigid
 from tests.helpers.media import check_cartridge, fill
 from tests.helpers.program import Program
 
@@ -28,66 +22,6 @@ STAGES = {
     *("VerifyCartridge", "SpanCartridges", "CommitSnapshot", "PruneBackups"),
 }
 SECRET = "AGE-SECRET-KEY-1NOBODYSHOULDSEETHIS"
-
-
-class Luigid:
-    """A central scheduler on this machine, as `luigid` starts it."""
-
-    def __init__(self, folder: Path) -> None:
-        with contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [
-            *(str(Path(sys.executable).with_name("luigid")), "--port", str(self.port)),
-            *("--address", "127.0.0.1", "--state-path", str(folder / "state.pickle")),
-        ]
-        self._folder = folder
-        folder.mkdir()
-        self.process = self.start()
-
-    def start(self) -> "subprocess.Popen[bytes]":
-        log = (self._folder / "luigid.log").open("ab")
-        process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=log)
-        log.close()
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.ask("task_list", status="", upstream_status="")
-                return process
-            except OSError:
-                assert time.monotonic() < deadline, "luigid does not answer"
-                time.sleep(0.1)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-    def ask(self, method: str, **data: object) -> Any:
-        """Call the API that luigid's own pages use."""
-        query = urllib.parse.urlencode({"data": json.dumps(data)})
-        with urllib.request.urlopen(f"{self.url}/api/{method}?{query}", timeout=10) as answer:
-            return json.load(answer)["response"]
-
-    def tasks(self, status: str = "") -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self.ask("task_list", status=status, upstream_status="")
-        return found
-
-    def all_it_knows(self) -> str:
-        """Everything that somebody who looks at luigid can see."""
-        tasks = self.tasks()
-        errors = [self.ask("fetch_error", task_id=task) for task in tasks]
-        graphs = [self.ask("dep_graph", task_id=task) for task in tasks]
-        workers = self.ask("worker_list")
-        return json.dumps([tasks, errors, graphs, workers, self.ask("resource_list")])
-
-
-@pytest.fixture
-def luigid(tmp_path: Path) -> Iterator[Luigid]:
-    """A luigid that is gone after the test."""
-    scheduler = Luigid(tmp_path / "luigid")
-    yield scheduler
-    scheduler.stop()
 
 
 @pytest.fixture
