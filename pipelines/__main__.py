@@ -35,10 +35,15 @@ _MODULES = {"continue": "continue_"}
 def main() -> None:
     """Run the command line; only the module of the command that is asked for is loaded."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     try:
-        _run()
+        try:
+            _run()
+        finally:
+            _ignore_signals()  # the exit code is settled
     except KeyboardInterrupt:
+        _ignore_signals()
         print("cartridge: Interrupted. Run the same command again.", file=sys.stderr)
         sys.exit(130)
 
@@ -50,6 +55,11 @@ def _run() -> None:
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
     app(prog_name="cartridge")
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

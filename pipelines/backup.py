@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from tasks.catalog import runlog
 from tasks.catalog.opening import Options, abandon, open_run, unfinished
 from tasks.catalog.runs import Place, Run
 from tasks.media import locks
+from tasks.media.processes import die_with_parent
 from tasks.model.errors import CartridgeError, CartridgeWanted, SpoolFull
 from tasks.model.profile import Profile
 from tasks.model.units import format_size
@@ -288,6 +290,8 @@ class BackupProfile(luigi.Task):
 
     def run(self) -> None:
         """Back up; the stages go to the scheduler that Luigi was given."""
+        die_with_parent()
+        luigi.worker.fork_lock = threading.Lock()  # Luigi may have forked us while it held it
         place = Place(find_workspace(self.workspace or None), self.profile)
         try:
             self._code.value = self._back_up(place)

@@ -9,15 +9,14 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.ls import print_lines, print_object
 from pipelines.report import Voice
-from pipelines.workspace import find_workspace, open_place
-from tasks.catalog import moves
-from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare, listed
+from pipelines.workspace import find_workspace, load_profile
+from tasks.catalog.changes import Change
+from tasks.catalog.compared import KINDS, compare_snapshots
+from tasks.catalog.runs import Place
 from tasks.catalog.store import Store
-from tasks.formats.manifest import batches
 from tasks.model.errors import SnapshotMissing
-
-_KINDS = ("added", "modified", "moved", "metadata", "deleted")
 
 
 @app.command(epilog="Example: cartridge diff home")
@@ -32,18 +31,31 @@ def diff(
     """List what changed between two snapshots, the last two by default."""
     voice = Voice(json)
 
-    def action() -> None:
-        store = open_place(find_workspace(workspace), name).store
+    def action() -> int:
+        folder = find_workspace(workspace)
+        sources = load_profile(folder, name).source
+        store = Place(folder, name).store
         older, newer = _pair(store, name, a, b)
-        found: dict[str, list[str]] = {kind: [] for kind in _KINDS}
-        told = []
-        for change in changes_between(store, older, newer):
-            found[change.change].append(change.path)
-            told.append(f"{change.change:9} {change.reason:7} {change.path}")
-        facts = {"older": older, "newer": newer, **found}
-        voice.result(facts, told or [f"Nothing changed from {older} to {newer}."])
+        lenient = [source.name for source in sources if source.change_detection == "mtime"]
+        with tempfile.TemporaryDirectory(prefix="cartridge-") as spool:
+            found = compare_snapshots(
+                store.manifest_path(newer),
+                store.manifest_path(older),
+                lenient,
+                os.path.join(spool, "changes.parquet"),
+            )
+            if json:
+                head = {"older": older, "newer": newer}
+                return print_object(head, {kind: found.paths(kind) for kind in KINDS})
+            nothing = f"Nothing changed from {older} to {newer}."
+            print_lines((map(_line, page) for page in found.changes()), nothing)
+            return 0
 
     finish(voice, action)
+
+
+def _line(change: Change) -> str:
+    return f"{change.change:9} {change.reason:7} {change.path}"
 
 
 def _pair(store: Store, name: str, a: str | None, b: str | None) -> tuple[str, str]:
@@ -54,18 +66,3 @@ def _pair(store: Store, name: str, a: str | None, b: str | None) -> tuple[str, s
     if not earlier:
         raise SnapshotMissing(profile=name, wanted=f"before {newer}")
     return earlier[-1], newer
-
-
-def changes_between(store: Store, older: str, newer: str) -> list:  # type: ignore[type-arg]
-    """Compare two manifests by the rules of a backup."""
-    with tempfile.TemporaryDirectory(prefix="cartridge-") as folder:
-        paths = [os.path.join(folder, n) for n in ("changes", "pack", "carry", "kept")]
-        writer = ChangeWriter(*paths)
-        sides = [batches(store.manifest_path(s), OLD_COLUMNS) for s in (newer, older)]
-        judge = Judge(lenient=frozenset(), unread=(), forced=False)
-        compare(sides[0], sides[1], judge, writer)
-        writer.close()
-        moved = moves.find(paths[0])
-        if moved:
-            moves.apply(moved, *paths[:3])
-        return list(listed(paths[0]))

@@ -213,7 +213,9 @@ class _Interruptions:
 
     def __enter__(self) -> _Interruptions:
         """Take the signals over."""
-        self._before = {number: signal.signal(number, self._stop) for number in self._SIGNALS}
+        for number in self._SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                self._before[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *_: object) -> None:

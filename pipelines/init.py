@@ -74,7 +74,7 @@ def init(
         text = profile_text(name, source, volumes, size, set_name or name)
         profile = parse_profile(name, text, path)
         for volume in volumes:
-            _make(volume)
+            make_volume(volume)
         rows = [
             label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
         ]
@@ -106,15 +106,16 @@ def profile_text(
         path = os.path.abspath(os.path.expanduser(source))
         source_name = free_name(os.path.basename(path), taken)
         taken.add(source_name)
-        parts.append(_SOURCE.format(name=_quoted(source_name), path=_quoted(path)))
-    search = jsonlib.dumps([glob.escape(volume) for volume in volumes], ensure_ascii=False)
+        parts.append(_SOURCE.format(name=quoted(source_name), path=quoted(path)))
+    search = f"[{', '.join(quoted(glob.escape(volume)) for volume in volumes)}]"
     limit = f'\ncapacity = "{capacity}"  # {format_size(capacity)}' if capacity else ""
     return _TEMPLATE.format(
-        name=name, sources="".join(parts), set=_quoted(set_name), search=search, capacity=limit
+        name=name, sources="".join(parts), set=quoted(set_name), search=search, capacity=limit
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Write a text as a string of TOML; UsageError where it is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -122,7 +123,8 @@ def _quoted(text: str) -> str:
     return jsonlib.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _make(volume: str) -> None:
+def make_volume(volume: str) -> None:
+    """Make a folder to be labelled; VolumeUnusable where that cannot be."""
     try:
         os.makedirs(volume, exist_ok=True)
     except OSError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json as jsonlib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.report import Voice
-from pipelines.restore import choose_snapshot
+from pipelines.report import Voice, printable
 from pipelines.workspace import find_workspace, open_place
 from tasks.catalog import queries
+from tasks.catalog.queries import Entry
+from tasks.catalog.store import Store
+from tasks.model.errors import CartridgeError, Interrupted, StageFailed
 
 
 @app.command(epilog="Example: cartridge ls home docs/2026")
@@ -32,15 +36,81 @@ def ls(
     """List the entries of a snapshot."""
     voice = Voice(json)
 
-    def action() -> None:
+    def action() -> int:
         store = open_place(find_workspace(workspace), name).store
-        chosen = choose_snapshot(store, name, snapshot, at)
+        chosen = _choose(store, name, snapshot, at)
         found = queries.entries(store, chosen, path)
         if json:
-            voice.result({"snapshot": chosen, "entries": [e.facts() for e in found]}, ())
-        else:
-            voice.result(
-                {}, (f"{e.size:>14} {e.mtime} {e.type:8} {e.source}/{e.path}" for e in found)
-            )
+            listed = ([entry.facts() for entry in page] for page in found)
+            return print_object({"snapshot": chosen}, {"entries": listed})
+        print_lines((map(_line, page) for page in found), "There is nothing of that path.")
+        return 0
 
     finish(voice, action)
+
+
+def _choose(store: Store, name: str, snapshot: str | None, at: str | None) -> str:
+    if at is None:
+        return store.require(name, snapshot)
+    from pipelines.restore import choose_snapshot
+
+    return choose_snapshot(store, name, snapshot, at)
+
+
+def _line(entry: Entry) -> str:
+    return f"{entry.size:>14} {entry.mtime} {entry.type:8} {entry.source}/{entry.path}"
+
+
+def print_lines(pages: Iterable[Iterable[str]], nothing: str) -> None:
+    """Print pages of lines as they come; `nothing` where there are none. A line stays one line."""
+    silent = True
+    for page in pages:
+        lines = [line if line.isprintable() else _safe(line) for line in page]
+        if lines:
+            print("\n".join(lines), flush=True)
+            silent = False
+    if silent:
+        print(_safe(nothing))
+
+
+def _safe(line: str) -> str:
+    return printable(line.replace("\n", "\N{REPLACEMENT CHARACTER}"))
+
+
+def print_object(head: Mapping[str, Any], lists: Mapping[str, Iterable[Iterable[Any]]]) -> int:
+    """Print one JSON object whose lists come page by page; return the exit code.
+
+    An error on the way ends its list, and what it has to say follows in the same object.
+    """
+    print(jsonlib.dumps(head)[:-1], end="")
+    between = ", " if head else ""
+    for key, pages in lists.items():
+        print(f"{between}{jsonlib.dumps(key)}: [", end="")
+        stopped = _print_items(pages)
+        if stopped:
+            facts = {"error": stopped.name, "message": str(stopped), "help": stopped.help}
+            print("], " + jsonlib.dumps({**facts, "exit_code": stopped.exit_code})[1:])
+            return stopped.exit_code
+        print("]", end="")
+        between = ", "
+    print("}")
+    return 0
+
+
+def _print_items(pages: Iterable[Iterable[Any]]) -> CartridgeError | None:
+    between = ""
+    try:
+        for page in pages:
+            items = jsonlib.dumps(list(page))[1:-1]
+            if items:
+                print(between + items, end="", flush=True)
+                between = ", "
+    except CartridgeError as error:
+        return error
+    except KeyboardInterrupt:
+        return Interrupted()
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # what nobody foresaw must not break the object either
+        return StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
+    return None

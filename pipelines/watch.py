@@ -81,6 +81,27 @@ class Line:
     done: int
     total: int
     unit: str
+    # Whether the stage ends when `done` is `total`; a cartridge need not become full.
+    is_work: bool = True
+
+    @property
+    def amount(self) -> str:
+        """How far it is."""
+        return self._shown(self.done) + (f" of {self._shown(self.total)}" if self.total else "")
+
+    def speed(self, rate: float | None) -> str:
+        """Write a rate per second, "" where there is none."""
+        return f"{self._shown(int(rate))}/s" if rate else ""
+
+    def left(self, rate: float | None) -> str:
+        """Write the time that is left at a rate, "" where nobody knows."""
+        if not rate or not self.total or not self.is_work or self.done >= self.total:
+            return ""
+        seconds = int((self.total - self.done) / rate)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"
+
+    def _shown(self, number: int) -> str:
+        return format_size(number) if self.unit == "bytes" else f"{number:,} {self.unit}"
 
 
 def lines(run: Run) -> list[Line]:
@@ -97,7 +118,8 @@ def lines(run: Run) -> list[Line]:
 
 
 def _one(title: str, report: Report) -> Line:
-    return Line(f"{title} {report.note}", report.done, report.total, report.unit)
+    is_work = report.stage != "WriteCartridge"
+    return Line(f"{title} {report.note}", report.done, report.total, report.unit, is_work)
 
 
 def _is_over(report: Report, all_of_kind: list[Report]) -> bool:
@@ -119,22 +141,17 @@ def _print(run: Run) -> None:
     began = time.monotonic()
     while True:
         time.sleep(_LINES)
-        told = [_text(line, time.monotonic() - began) for line in lines(run)]
+        seconds = time.monotonic() - began
+        told = [_text(line, line.done / seconds) for line in lines(run)]
         if told:
             print(printable("; ".join(told)), file=sys.stderr, flush=True)
 
 
-def _text(line: Line, seconds: float) -> str:
-    """Write a bar as words: how far, how fast on the whole, and how long still."""
-    shown = format_size if line.unit == "bytes" else _count
-    text = f"{line.title}: {shown(line.done)}"
-    if line.total:
-        text += f" of {shown(line.total)} ({min(100, 100 * line.done // line.total)} %)"
-    return text
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
+def _text(line: Line, rate: float) -> str:
+    """Write a bar as words: how far, how fast, and how long still."""
+    percent = f" ({min(100, 100 * line.done // line.total)} %)" if line.total else ""
+    words = [f"{line.title}: {line.amount}{percent}", line.speed(rate), line.left(rate)]
+    return ", ".join(word for word in words if word)
 
 
 def _draw(run: Run) -> None:
@@ -145,7 +162,6 @@ def _draw(run: Run) -> None:
         TaskID,
         TaskProgressColumn,
         TextColumn,
-        TimeRemainingColumn,
     )
 
     columns = (
@@ -154,14 +170,16 @@ def _draw(run: Run) -> None:
         TaskProgressColumn(),
         TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, refresh_per_second=4
+    ) as progress:
         while os.path.exists(run.path("request.json")):
             for line in lines(run):
                 if line.title not in bars:
-                    bars[line.title] = progress.add_task(line.title, amount="", rate="")
+                    bars[line.title] = progress.add_task(line.title, amount="", rate="", left="")
                 bar = bars[line.title]
                 progress.update(bar, completed=line.done, total=line.total or None)
                 _label(progress.tasks[progress.task_ids.index(bar)], line)
@@ -169,9 +187,9 @@ def _draw(run: Run) -> None:
 
 
 def _label(task: object, line: Line) -> None:
-    """Put amount and rate beside a bar, in the words that people use for each."""
-    shown = format_size if line.unit == "bytes" else _count
+    """Put amount, rate and time beside a bar, in the words that people use for each."""
     speed = getattr(task, "speed", None) or getattr(task, "finished_speed", None)
     fields = getattr(task, "fields")  # noqa: B009  # rich's Task, imported late
-    fields["amount"] = shown(line.done) + (f" of {shown(line.total)}" if line.total else "")
-    fields["rate"] = f"{shown(int(speed))}/s" if speed else ""
+    fields["amount"] = line.amount
+    fields["rate"] = line.speed(speed)
+    fields["left"] = line.left(speed)

@@ -38,7 +38,8 @@ class VerifyCartridge(Stage):
         """Read back what this run wrote."""
         run = self.run_folder
         receipt = run.load(receipt_name(self.sequence), WriteReceipt)
-        meter = self.meter(receipt.bytes, "bytes", f"cartridge {receipt.serial}")
+        label = f"{run.request.profile.cartridges.set} {receipt.serial}"
+        meter = self.meter(receipt.bytes, "bytes", f"cartridge {label}")
         run.save(self.result, verify_session(run, receipt, meter.add))
         meter.report()
 

@@ -69,9 +69,11 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
         cartridge.tidy([run.snapshot])
         guards.reconcile(cartridge, run)
         before = len(run.placed())
-        last = _Filling(run, cartridge, _gauge(run, cartridge, meter)).fill()
+        gauge = _gauge(run, cartridge, meter)
+        last = _Filling(run, cartridge, gauge).fill()
         if last or len(run.placed()) > before:
             _seal(run, cartridge, complete=last)
+    gauge.report()
     run.store.alter_cartridge(row.uuid, used=cartridge.used())
     placed = run.placed()
     numbers = sorted(number for number, serial in placed.items() if serial == row.serial)

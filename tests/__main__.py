@@ -16,6 +16,8 @@ TOOLS = {
     "e2fsprogs": "mkfs.ext4",
     "xfsprogs": "mkfs.xfs",
     "strace": "strace",
+    "systemd": "systemd-analyze",
+    "cron": "crontab",
 }
 CHECKS = (
     ("ruff", "check", "."),

@@ -1,4 +1,4 @@
-"""Row groups of manifests, read one by one, and passed over where they cannot hold what is wanted."""
+"""Row groups of manifests: passed over where they cannot hold what is wanted."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class RowGroup:
 def row_groups(manifest: str) -> list[RowGroup]:
     """Return the row groups of a manifest, in order; only its footer is read."""
     facts = open_table(manifest).metadata
-    found = []
-    for number in range(facts.num_row_groups):
-        group = facts.row_group(number)
-        columns = {group.column(i).path_in_schema: i for i in range(2)}
-        source, path = (_bounds(group.column(columns[name])) for name in ("source", "path"))
-        found.append(RowGroup(manifest, number, source, path))
-    return found
+    names = facts.schema.names
+    source, path = names.index("source"), names.index("path")
+    groups = (facts.row_group(number) for number in range(facts.num_row_groups))
+    return [
+        RowGroup(manifest, number, _bounds(group.column(source)), _bounds(group.column(path)))
+        for number, group in enumerate(groups)
+    ]
 
 
 def _bounds(column: Any) -> Bounds:
