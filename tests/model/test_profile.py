@@ -146,8 +146,6 @@ def test_an_unknown_key_is_a_mistake_in_every_table(table: str) -> None:
         ("encryption", SOURCE + '[encryption]\nrecipients = ["age1xyz"]'),
         ("encryption", SOURCE + '[encryption]\npassphrase_env = "SECRET"'),
         ("encryption", SOURCE + "[encryption]\ngpg = true"),
-        ("hooks", SOURCE + '[hooks]\nbefore = "true"'),
-        ("notify", SOURCE + '[notify]\nmail = "me"'),
     ],
 )
 def test_what_is_not_built_yet_is_refused_and_never_ignored(key: str, text: str) -> None:
