@@ -25,6 +25,7 @@ COMMANDS = (
     "log",
     "continue",
     "remind",
+    "lost",
 )
 
 

@@ -26,7 +26,17 @@ from pipelines.report import complain
 from tasks._base import Here, Stage
 from tasks.catalog import participants
 from tasks.catalog.runs import Run
-from tasks.model.errors import CartridgeError, Interrupted, RunActive, StageFailed, rebuild
+from tasks.catalog.setback import settle
+from tasks.model.errors import (
+    CartridgeError,
+    CartridgeFailed,
+    DamageFound,
+    Interrupted,
+    PackAgain,
+    RunActive,
+    StageFailed,
+    rebuild,
+)
 from tasks.model.words import Failure
 
 # Of several failures the one that a person can act on is told; the spool fills up only because
@@ -68,6 +78,7 @@ def run_stages(run: Run, crew: Crew) -> None:
         "snapshot": run.snapshot,
         "token": run.request.token,
     }
+    settle(run)  # a cartridge may have been given up since
     with _Interruptions() as stop, participants.joined(run, run.participant), _own_errors(run):
         # What there is to pack and to write is known, and stages are made of it, after the plan.
         for last in (PlanArchives(**identity), PruneBackups(**identity)):
@@ -91,8 +102,21 @@ def _complete(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> Crew:
         stop.raise_if_any()
         error = _worst_failure(run)
         if error is not None:
-            raise error
+            if not _is_made_good(run, error):
+                raise error
+            built = False
     return crew
+
+
+def _is_made_good(run: Run, error: CartridgeError) -> bool:
+    """Whether the run goes on by itself: what a failed cartridge was to hold goes to another."""
+    if not isinstance(error, CartridgeFailed | DamageFound | PackAgain):
+        return False
+    settle(run)
+    complain(f"{error} What it was to hold goes to another cartridge.")
+    shutil.rmtree(run.errors)
+    os.makedirs(run.errors)
+    return True
 
 
 def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tasks._base import Stage
 from tasks.catalog import moves
 from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare
+from tasks.catalog.export import LOST
 from tasks.catalog.runs import Request, Run, sorted_sources
 from tasks.formats.manifest import batches, read_info
 from tasks.model.errors import SourceEmpty, SourceShrunk
@@ -48,14 +53,20 @@ def diff(run: Run) -> DiffSummary:
     paths = [run.path(f"{name}.parquet") for name in ("changes", "pack", "carry", "kept")]
     writer = ChangeWriter(*paths)
     lenient = frozenset(s.name for s in request.profile.source if s.change_detection == "mtime")
+    lost = _lost_rows(run, request)
     judge = Judge(
         lenient=lenient,
         unread=[bytes.fromhex(key) for scan in scans for key in scan.unread],
         forced=request.full,
+        lost=lost,
     )
     found = compare(_new_rows(run, request), _old_rows(run, request), judge, writer)
     writer.close()
-    moved = {} if request.full or not found.counts["deleted"] else moves.find(paths[0], lenient)
+    moved = (
+        {}
+        if request.full or not found.counts["deleted"]
+        else moves.find(paths[0], lenient, set(lost.tolist()))
+    )
     if moved:
         moves.apply(moved, *paths[:3])
     metadata = found.counts["metadata"]
@@ -87,6 +98,22 @@ def _old_rows(run: Run, request: Request) -> Iterator[Any]:
     if request.previous is None:
         return iter(())
     return batches(run.store.manifest_path(request.previous), OLD_COLUMNS)
+
+
+def _lost_rows(run: Run, request: Request) -> Any:
+    """Return the numbers of the previous rows whose content lay on a cartridge that is lost."""
+    names = pa.array(
+        sorted(a.archive for a in run.store.archives() if a.state == LOST), pa.string()
+    )
+    found, base = [np.empty(0, np.int64)], 0
+    manifest = run.store.manifest_path(request.previous) if request.previous else ""
+    for batch in batches(manifest, ["parts"]) if len(names) and manifest else ():
+        parts = batch.column("parts")
+        hit = pc.is_in(pc.list_flatten(parts).field("archive"), names)
+        rows = pc.list_parent_indices(parts).filter(hit)
+        found.append(np.unique(rows.to_numpy(zero_copy_only=False)).astype(np.int64) + base)
+        base += batch.num_rows
+    return np.concatenate(found)
 
 
 def _previous(run: Run, request: Request) -> SnapshotInfo | None:

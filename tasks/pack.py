@@ -16,6 +16,8 @@ from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_dig
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Request, Run
+from tasks.catalog.setback import TAKEN_BACK
+from tasks.diff import summaries
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
 from tasks.formats.chunks import cut
@@ -36,7 +38,7 @@ from tasks.media.stable import (
 from tasks.model.errors import ArchiveNumbersUsedUp
 from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
 from tasks.plan import HEADER, PlanArchives, largest_archive, spool_limit
-from tasks.scan import source_path
+from tasks.scan import require_root, source_path
 
 _BATCH_FILES = 1024
 # The variable that has packers name every file on standard error.
@@ -101,6 +103,7 @@ class Packer:
         self._plan = plan
         self._bundle = bundle
         self._roots = _roots(request)
+        self._inodes = {scan.root.source: scan.root_inode for scan in summaries(run)}
         self._spool = Spool(run.spool, spool_limit(request, plan, run), largest_archive(plan))
         self._stored = StoredIndex(run.path("stored.idx"))
         self._batch_bytes = min(FRAME, plan.archive_size // 4)
@@ -135,14 +138,14 @@ class Packer:
         return BundleReceipt(number=bundle.number, archives=self._finished, troubles=self._troubles)
 
     def _resume(self) -> None:
-        """Skip what an interrupted packer of this bundle has finished."""
-        index = 0
-        while self._run.has(os.path.join("packed", f"{self._number(index)}.json")):
-            number = self._number(index)
-            self._finished.append(number)
+        """Skip what an interrupted packer of this bundle has finished; some may be taken back."""
+        mine = f"{self._bundle.number:04d}"
+        names = os.listdir(self._run.path("packed"))
+        self._finished = sorted(n[:-5] for n in names if n.endswith(".json") and n.startswith(mine))
+        for number in self._finished:
             for batch in batches(self._run.path("packed", f"{number}.rows.parquet"), ["row"]):
                 self._done.update(batch.column("row").to_pylist())
-            index += 1
+        self._next = _first_free(self._run, mine)
 
     def _number(self, index: int) -> str:
         return f"{self._bundle.number * BUNDLE + index:010d}"
@@ -157,8 +160,14 @@ class Packer:
             elif not self._add_sparse(entry):
                 self._add_large(entry)
         except Unreadable as error:
+            self._require_root(entry)
             shown = entry.name.decode("utf-8", "replace")
             self._troubles.append(Trouble(path=shown, reason=error.reason))
+
+    def _require_root(self, entry: Entry) -> None:
+        """Raise SourceMissing where not one file but the whole source is gone."""
+        source = entry.name.split(b"/", 1)[0].decode()
+        require_root(source, entry.root, self._inodes[source])
 
     def _add_whole(self, entry: Entry) -> None:
         data, facts = self._read_at_once(entry)
@@ -319,9 +328,10 @@ class Packer:
             self._close_archive()
             draft = None
         if draft is None:
-            if len(self._finished) >= BUNDLE:
+            if self._next >= BUNDLE:
                 raise ArchiveNumbersUsedUp(limit=BUNDLE)
-            number = self._number(len(self._finished))
+            number = self._number(self._next)
+            self._next += 1
             path = self._spool.draft(number, self._run.has_failed)
             draft = self._draft = _Draft(int(number), path)
         return draft
@@ -358,6 +368,15 @@ class Packer:
 def _printable(name: bytes) -> bytes:
     shown = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown).encode()
+
+
+def _first_free(run: Run, bundle: str) -> int:
+    """Return the index of the next archive of a bundle; the number of one taken back is not free.
+
+    It may still lie on the cartridge that failed.
+    """
+    names = [n for n in os.listdir(run.path("packed")) if n.endswith((".json", TAKEN_BACK))]
+    return max((int(n[4:10]) + 1 for n in names if n.startswith(bundle)), default=0)
 
 
 def _roots(request: Request) -> dict[str, bytes]:

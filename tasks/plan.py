@@ -9,6 +9,8 @@ import numpy as np
 
 from tasks._base import Stage
 from tasks.catalog.contents import write_index
+from tasks.catalog.export import STORED
+from tasks.catalog.placement import SUSPECT
 from tasks.catalog.runs import Request, Run
 from tasks.diff import DiffManifest
 from tasks.formats.chunks import cutting_for
@@ -105,6 +107,8 @@ def _bundles(ends: np.ndarray[tuple[int], np.dtype[np.int64]], target: int) -> I
 def _index_stored(run: Run, request: Request) -> None:
     """Write the index of all contents that this run may refer to."""
     store = run.store
-    alive = set() if request.full else {a.archive for a in store.archives() if a.state == "stored"}
+    suspect = {row.serial for row in store.cartridges() if row.state == SUSPECT}
+    stored = [a for a in store.archives() if a.state == STORED and a.cartridge not in suspect]
+    alive = set() if request.full else {a.archive for a in stored}
     files = [store.contents_path(snapshot) for snapshot in store.stored_snapshots()]
     write_index(run.path("stored.idx"), files if alive else [], alive)

@@ -13,7 +13,13 @@ from tasks.catalog.store import Store
 from tasks.commit import CommitSnapshot
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
-from tasks.model.errors import CartridgeFailed, RunActive, WrongCartridge
+from tasks.model.errors import (
+    CartridgeFailed,
+    CartridgeFull,
+    CartridgeWanted,
+    RunActive,
+    WrongCartridge,
+)
 from tasks.model.profile import Retention
 from tasks.model.words import ArchiveRow, CartridgeRow
 
@@ -33,6 +39,10 @@ class PruneBackups(Stage):
         request = run.request
         plan = plan_prune(run.store, request.profile.retention)
         run.save(self.result, execute(plan, request, run.store))
+
+
+# Errors of one cartridge for which its dead archives wait until it can be written again.
+_WAITING = (WrongCartridge, CartridgeFailed, CartridgeFull, CartridgeWanted, RunActive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +111,7 @@ def sweep(request: Request, store: Store) -> int:
     shelf = members.survey(request, store)
     freed = 0
     for row in store.cartridges():
-        with contextlib.suppress(WrongCartridge, CartridgeFailed, RunActive):
+        with contextlib.suppress(*_WAITING):
             cartridge = shelf.find(row.uuid)
             if cartridge is not None and _has_work(cartridge, row, store):
                 freed += _sweep_one(cartridge, row, store, request)

@@ -74,9 +74,25 @@ def scan(
             if found.paths:
                 seen(len(found.paths))
                 writer.write(rows.batch(found))
+        require_root(source.name, root, walk.facts.st_ino)
         summary = _summary(source, root, walk, rows)
         writer.close(summary)
     return summary
+
+
+def require_root(source: str, root: bytes, inode: int) -> None:
+    """Raise SourceMissing where a source is gone, or something else lies in its place.
+
+    A disk that was pulled leaves an empty mount point: that is not a folder without files.
+    """
+    shown = os.fsdecode(root)
+    try:
+        now = os.stat(root).st_ino
+    except OSError as error:
+        raise SourceMissing(source=source, path=shown, reason=error.strerror) from error
+    if now != inode:
+        reason = "it was taken away while it was read"
+        raise SourceMissing(source=source, path=shown, reason=reason)
 
 
 def source_path(source: Source, workspace: str) -> str:
@@ -252,6 +268,7 @@ def _summary(source: Source, root: bytes, walk: Walk, rows: _Rows) -> ScanSummar
         unread=[(source.name.encode() + b"/" + u.path).hex() for u in walk.unread],
         sockets=[_trouble(source.name, path, "").path for path in walk.sockets],
         clamped=rows.clamped,
+        root_inode=facts.st_ino,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import luigi
 
 from tasks._base import Stage
-from tasks.catalog import members
+from tasks.catalog import members, placement
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Run
 from tasks.media.readback import Verdict, expected_sums, read_back
@@ -67,6 +67,9 @@ def verify_session(
     }
     verdict = read_back(cartridge, sums, seen)
     if verdict.damaged:
+        if members.survey(run.request, run.store).find(receipt.uuid) is None:
+            raise CartridgeWanted(label=cartridge.label.title, reason="it was taken away")
+        run.store.alter_cartridge(receipt.uuid, state=placement.SUSPECT)
         names = ", ".join(verdict.damaged)
         raise DamageFound(damage=f"cartridge {cartridge.label.title}: {names}")
     run.store.alter_cartridge(cartridge.label.uuid, verified=iso(datetime.now(UTC)))

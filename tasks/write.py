@@ -15,11 +15,20 @@ from tasks.catalog import export, guards, members, placement
 from tasks.catalog.assembly import assemble
 from tasks.catalog.progress import Meter
 from tasks.catalog.runs import Run
+from tasks.catalog.setback import take_back, taken_back
 from tasks.diff import summaries
+from tasks.formats.archive import SUFFIX
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge, write_label
 from tasks.media.shelf import Shelf
-from tasks.model.errors import CartridgeWanted, Interrupted, VolumeUnusable
+from tasks.model.errors import (
+    CartridgeFailed,
+    CartridgeFull,
+    CartridgeWanted,
+    Interrupted,
+    PackAgain,
+    VolumeUnusable,
+)
 from tasks.model.units import format_size, iso
 from tasks.model.words import (
     ArchivesPlan,
@@ -50,7 +59,12 @@ class WriteCartridge(Stage):
 
     def work(self) -> None:
         """Write the cartridge."""
-        self.run_folder.save(self.result, write(self.run_folder, self.sequence, self.meter))
+        run = self.run_folder
+        before = taken_back(run)
+        receipt = write(run, self.sequence, self.meter)
+        run.save(self.result, receipt)
+        if taken_back(run) != before:
+            raise PackAgain(label=f"{run.request.profile.cartridges.set} {receipt.serial}")
 
 
 def receipt_name(sequence: int) -> str:
@@ -65,14 +79,18 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
     """
     cartridge = _next(run)
     row = _begin(run, cartridge)
-    with cartridge.writing():
-        cartridge.tidy([run.snapshot])
-        guards.reconcile(cartridge, run)
-        before = len(run.placed())
-        gauge = _gauge(run, cartridge, meter)
-        last = _Filling(run, cartridge, gauge).fill()
-        if last or len(run.placed()) > before:
-            _seal(run, cartridge, complete=last)
+    try:
+        with cartridge.writing():
+            cartridge.tidy([run.snapshot])
+            guards.reconcile(cartridge, run)
+            before = len(run.placed())
+            gauge = _gauge(run, cartridge, meter)
+            last = _Filling(run, cartridge, gauge).fill()
+            if last or len(run.placed()) > before:
+                last = _seal(run, cartridge, complete=last)
+    except CartridgeFailed:
+        run.store.alter_cartridge(row.uuid, state=placement.SUSPECT)
+        raise
     gauge.report()
     run.store.alter_cartridge(row.uuid, used=cartridge.used())
     placed = run.placed()
@@ -212,13 +230,14 @@ class _Filling:
             return self._too_small_or_full(0)
         began_with = len(placed)
         while True:
-            finished = all(
-                self.run.has(os.path.join("bundles", f"{b.number:04d}.json")) for b in plan.bundles
-            )
+            finished = all(self.run.is_packed(b.number) for b in plan.bundles)
             ready = [p for p in self._packed(placed) if p.number not in placed]
             for packed in ready:
                 if self.cartridge.cost(packed.bytes) <= room:
-                    room -= self._place(packed)
+                    cost = self._place(packed)
+                    if cost is None:
+                        break
+                    room -= cost
                     placed.add(packed.number)
             left = [packed for packed in ready if packed.number not in placed]
             if left:
@@ -240,8 +259,11 @@ class _Filling:
                 else:
                     placed.add(number)
 
-    def _place(self, packed: PackedArchive) -> int:
-        """Put one archive on the cartridge; then note it, then free the spool."""
+    def _place(self, packed: PackedArchive) -> int | None:
+        """Put one archive on the cartridge; then note it, then free the spool.
+
+        Returns the room that it took, None where the volume is full before its time.
+        """
         line = JournalLine(
             archive=packed.archive,
             bytes=packed.bytes,
@@ -249,7 +271,10 @@ class _Filling:
             snapshot=self.run.snapshot,
         )
         spooled = self.run.spooled(packed.number)
-        self.cartridge.place(line, spooled)
+        try:
+            self.cartridge.place(line, spooled)
+        except CartridgeFull:
+            return None
         self.run.note_placed(packed.number, self.cartridge.label.serial)
         durable.remove(spooled)
         cost = self.cartridge.cost(packed.bytes)
@@ -273,7 +298,28 @@ class _Filling:
         return False
 
 
-def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
+def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> bool:
+    """Seal the cartridge; return whether the run is complete with it.
+
+    Where there is no room for the catalog, the newest archives make room and are packed again.
+    """
+    while True:
+        try:
+            _put_catalog(run, cartridge, complete=complete)
+            return complete
+        except CartridgeFull:
+            placed = run.placed()
+            mine = [n for n, serial in placed.items() if serial == cartridge.label.serial]
+            if not mine:
+                raise
+            newest = max(mine)
+            cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
+            cartridge.tidy([run.snapshot])
+            take_back(run, [newest])
+            complete = False
+
+
+def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
     """Put the catalog on the cartridge: all of it, or what is known while a run goes on."""
     name = "manifest.parquet" if complete else "partial.parquet"
     manifest = run.path(name)

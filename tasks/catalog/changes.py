@@ -175,12 +175,14 @@ class Judge:
     """The rules by which a row counts as changed.
 
     `lenient` are sources judged by size and mtime alone; `unread` are keys that could not be looked
-    at: what lies at or below them is not gone; `forced` stores unchanged files again.
+    at: what lies at or below them is not gone; `forced` stores unchanged files again. `lost` are
+    the old rows, by rising number, whose content lies nowhere any more.
     """
 
     lenient: frozenset[str]
     unread: Sequence[bytes]
     forced: bool
+    lost: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def pairs(self, window: Window, left: Ints, right: Ints) -> tuple[Any, Any]:
         """Return (change, reason) for every pair of rows, as object arrays."""
@@ -210,9 +212,11 @@ class Judge:
             for name, flags in rules.items():
                 fresh = flags & (change == "")
                 change[fresh], reason[fresh] = kind, name
+        again = (change == "") | (is_file & (change == "metadata"))
         if self.forced:
-            again = (change == "") | (is_file & (change == "metadata"))
             reason[again] = "forced"
+        elif len(self.lost):
+            reason[again & np.isin(right + window.old_base, self.lost)] = "lost"
         return change, reason
 
     def kept(self, old_keys: pa.Array, gone: Flags) -> Flags:
@@ -286,7 +290,8 @@ class ChangeWriter:
         """Write the new side of a window."""
         rows = np.arange(window.new.num_rows) + window.new_base
         old_rows = np.where(match >= 0, match + window.old_base, -1)
-        goes_in = (labels == "added") | (labels == "modified") | (reasons == "forced")
+        again = (reasons == "forced") | (reasons == "lost")
+        goes_in = (labels == "added") | (labels == "modified") | again
         carried = pa.array(old_rows, mask=goes_in)
         self._carry.write(pa.record_batch([carried], schema=CARRY))
         changed = np.flatnonzero(labels != "")

@@ -13,7 +13,7 @@ from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary
 
 MANIFESTS = "catalog/manifests"
 _SLACK = 64 << 10
-STORED, DEAD = "stored", "dead"
+STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, and the fixed parts of small files.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED = 110, 112, 76, 90, 6 << 10

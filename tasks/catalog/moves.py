@@ -16,13 +16,15 @@ from tasks.media import durable
 _IDENTITY = ["source", "type", "size", "mtime", "inode", "change", "row", "old_row"]
 
 
-def find(changes: str, lenient: Collection[str] = ()) -> dict[int, int]:
+def find(changes: str, lenient: Collection[str] = (), lost: Collection[int] = ()) -> dict[int, int]:
     """Find moves in a change set: new row -> old row.
 
     A move is a vanished path whose type, inode, size and mtime appear under another name. On
-    `lenient` sources inodes mean nothing, and nothing is taken for a move.
+    `lenient` sources inodes mean nothing, and nothing is taken for a move; nor is an old row of
+    `lost`, whose content is to be stored again.
     """
     gone = dict(_identities(changes, "deleted", "old_row", lenient))
+    gone = {identity: row for identity, row in gone.items() if row not in lost}
     found: dict[int, int] = {}
     for identity, row in _identities(changes, "added", "row", lenient) if gone else ():
         if identity in gone:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 from tasks.model.words import CartridgeRow
 
 BLANK, OPEN, FULL = "blank", "open", "full"
+# Not written any more: one that failed, and one that will not come back.
+SUSPECT, LOST = "suspect", "lost"
 
 
 def next_cartridge(

@@ -9,10 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.formats.manifest import open_table
+from tasks.formats.manifest import ROWS, open_table
 from tasks.model.errors import FormatDamaged
 
 Item = TypeVar("Item")
@@ -21,6 +22,9 @@ Result = TypeVar("Result")
 # The first and the last of the words in a column, by their bytes; None where nobody knows.
 Bounds = tuple[str, str] | None
 _THREADS = 4
+# Rows that are read at a time where only some are wanted.
+_STEP = 1 << 13
+_BEHIND_SLASH = chr(ord("/") + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,11 @@ class RowGroup:
 
     def has_at_or_below(self, path: str) -> bool:
         """Whether the path, or a path below it, may be here."""
-        if self.paths is None:
-            return True
-        behind = path + chr(ord("/") + 1)
-        return self.paths[0] < behind and path <= self.paths[1]
+        return self.has_between(path, path) or self.has_between(path + "/", path + _BEHIND_SLASH)
+
+    def has_between(self, low: str, high: str) -> bool:
+        """Whether a path from `low` to `high` may be here."""
+        return self.paths is None or (self.paths[0] <= high and low <= self.paths[1])
 
     def has_any(self, paths: pa.Array) -> bool:
         """Whether one of the paths may be here."""
@@ -57,14 +62,37 @@ class RowGroup:
 
     def read(self, columns: list[str]) -> pa.RecordBatch:
         """Read some columns; FormatDamaged where a page is bad. Threads may call this."""
+        return _joined(list(self._batches(ROWS, columns)))
+
+    def rows(self, index: Any, columns: list[str]) -> pa.RecordBatch:
+        """Read some columns of the rows with the given numbers, which rise; no further than these.
+
+        There has to be a number at least.
+        """
+        pieces, start = [], 0
+        for batch in self._batches(_STEP, columns):
+            low, high = np.searchsorted(index, [start, start + batch.num_rows])
+            if high > low:
+                pieces.append(batch.take(pa.array(index[low:high] - start)))
+            start += batch.num_rows
+            if high == len(index):
+                break
+        return _joined(pieces)
+
+    def _batches(self, rows: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         file = open_table(self.manifest)
+        groups = [self.number]
         try:
-            table = file.read_row_group(self.number, columns=columns, use_threads=False)
+            yield from file.iter_batches(rows, groups, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).split("\n")[0]
             raise FormatDamaged(file=self.manifest, reason=reason) from error
-        batches = table.combine_chunks().to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(pieces) == 1:
+        return pieces[0]
+    return pa.Table.from_batches(pieces).combine_chunks().to_batches()[0]
 
 
 def row_groups(manifest: str) -> list[RowGroup]:
@@ -76,6 +104,7 @@ def row_groups(manifest: str) -> list[RowGroup]:
     return [
         RowGroup(manifest, number, _bounds(group.column(source)), _bounds(group.column(path)))
         for number, group in enumerate(groups)
+        if group.num_rows
     ]
 
 
@@ -88,12 +117,14 @@ def _bounds(column: Any) -> Bounds:
 
 def rows_at(manifest: str, paths: pa.Array, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a manifest that are shown as one of the paths, whatever their source."""
-    for group in row_groups(manifest):
-        if not group.has_any(paths):
+    ends = pc.min_max(paths)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    for group in row_groups(manifest) if len(paths) else ():
+        if not (group.has_between(low, high) and group.has_any(paths)):
             continue
-        hits = pc.indices_nonzero(pc.is_in(group.read(["path"]).column(0), paths))
-        if len(hits):
-            yield group.read(columns).take(hits)
+        hits = pc.is_in(group.read(["path"]).column(0), paths).to_numpy(zero_copy_only=False)
+        if hits.any():
+            yield group.rows(np.flatnonzero(hits), columns)
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

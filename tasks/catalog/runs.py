@@ -138,6 +138,10 @@ class Run:
             name.endswith(".json") for name in os.listdir(self.errors)
         )
 
+    def is_packed(self, bundle: int) -> bool:
+        """Whether the packer of a bundle has ended."""
+        return self.has(os.path.join("bundles", f"{bundle:04d}.json"))
+
     @property
     def request(self) -> Request:
         """Read what the run is to do."""

@@ -19,6 +19,7 @@ from tasks.catalog.rowgroups import RowGroup, ahead, row_groups, rows_at
 from tasks.catalog.store import Store
 from tasks.formats.manifest import integers, keys, raw_paths, read_table, words
 
+_NAMED = ["source", "path", "raw_path", "type"]
 _ARCHIVES = "parts.list.element.archive"
 _SIZED = pa.array(["file", "hardlink"])
 
@@ -131,18 +132,22 @@ def cartridges_by_archive(store: Store) -> dict[str, int]:
 def _hits(group: RowGroup, wanted: Wanted, present: str | None) -> pa.RecordBatch | None:
     """Return the rows that are found, with the parts of hard links filled in."""
     index = wanted.search(group)
+    if present is not None and len(index):
+        index = _gone(group, index, present)
     if not len(index):
         return None
-    rows = group.read([*COLUMNS, "link_target", _ARCHIVES]).take(pa.array(index))
-    if present is not None:
-        rows = rows.filter(pc.invert(pc.is_in(keys(rows), _keys_at(present, rows.column("path")))))
+    rows = group.rows(index, [*COLUMNS, "link_target", _ARCHIVES])
     return _with_parts_of_links(group.manifest, rows)
 
 
-def _keys_at(manifest: str, paths: pa.Array) -> pa.Array:
-    """Return the keys of the rows of a manifest that are shown as one of the paths."""
-    found = rows_at(manifest, paths, ["source", "path", "raw_path", "type"])
-    return pa.concat_arrays([pa.array([], pa.binary()), *map(keys, found)])
+def _gone(group: RowGroup, index: Any, present: str) -> Any:
+    """Return the numbers of those rows that another manifest does not have."""
+    rows = group.rows(index, _NAMED)
+    mine = keys(rows)
+    for others in rows_at(present, rows.column("path"), _NAMED):
+        left = pc.invert(pc.is_in(mine, keys(others))).to_numpy(zero_copy_only=False)
+        index, mine = index[left], mine.filter(left)
+    return index
 
 
 def _with_parts_of_links(manifest: str, rows: pa.RecordBatch) -> pa.RecordBatch:

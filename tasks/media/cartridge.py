@@ -21,6 +21,8 @@ from tasks.formats.records import (
 from tasks.media import durable
 from tasks.model.errors import (
     CartridgeFailed,
+    CartridgeFull,
+    CartridgeWanted,
     ForeignVolume,
     RunActive,
     VolumeUnusable,
@@ -36,6 +38,7 @@ _NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fse
 _BLOCK = 4096
 _JOURNAL_LINE = 256
 _COPY = 8 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def rounded(size: int) -> int:
@@ -46,12 +49,15 @@ def rounded(size: int) -> int:
 class Cartridge:
     """A labelled volume at `path`; what its journal names lies whole on it, nothing else counts.
 
-    Errors of the operating system while writing become CartridgeFailed.
+    Errors of the operating system become CartridgeFull, CartridgeFailed or CartridgeWanted.
     """
 
     def __init__(self, path: str, label: Label) -> None:
         self.path = path
         self.label = label
+        # While it is written, its files are named below the open folder, so that all go to this
+        # volume and none to the folder that it was mounted on.
+        self._base = path
         self._used = -1
 
     @classmethod
@@ -62,12 +68,13 @@ class Cartridge:
 
     def file(self, name: str) -> str:
         """Name a file on the cartridge; `name` is relative to its top."""
-        return os.path.join(self.path, name)
+        return os.path.join(self._base, name)
 
     def journal(self) -> list[JournalLine]:
         """Read which archives lie here, in the order they were placed."""
         try:
-            text = durable.read_whole(self.file(JOURNAL), limit=1 << 30)
+            with self._medium():
+                text = durable.read_whole(self.file(JOURNAL), limit=1 << 30)
         except FileNotFoundError:
             return []
         return read_journal(text, self.file(JOURNAL))
@@ -75,39 +82,67 @@ class Cartridge:
     def sums(self) -> dict[str, str]:
         """Read what SHA256SUMS says, {} where the cartridge was never sealed."""
         try:
-            text = durable.read_whole(self.file(SUMS), limit=1 << 30)
+            with self._medium():
+                text = durable.read_whole(self.file(SUMS), limit=1 << 30)
         except FileNotFoundError:
             return {}
         return read_sums(text, self.file(SUMS))
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield (name, size in bytes) of every regular file here."""
-        for folder, folders, names in os.walk(self.path):
+        for folder, folders, names in os.walk(self._base, onerror=_raise):
             folders[:] = sorted(f for f in folders if f not in _NOT_FOREIGN)
             for name in sorted(names):
                 path = os.path.join(folder, name)
                 if os.path.isfile(path) and not os.path.islink(path):
-                    yield os.path.relpath(path, self.path), os.path.getsize(path)
+                    yield os.path.relpath(path, self._base), os.path.getsize(path)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the cartridge against other writers while the block runs.
 
-        The lock lies on the directory itself, so that nothing is added to the medium.
+        The lock lies on the directory itself, so that nothing is added to the medium. Raises
+        CartridgeWanted where the volume is taken away meanwhile.
         """
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._base = f"/proc/self/fd/{fd}"
             yield
+            self._require_mounted()
         except BlockingIOError as error:
             holder = f"somebody writes cartridge {self.label.title}"
             raise RunActive(profile=self.label.profile, holder=holder) from error
-        except OSError as error:
-            raise CartridgeFailed(
-                label=self.label.title, path=self.path, reason=error.strerror or error
-            ) from error
         finally:
+            self._base = self.path
             os.close(fd)
+
+    @contextlib.contextmanager
+    def _medium(self) -> Iterator[None]:
+        """Turn errors of the operating system into those of this cartridge.
+
+        Raises CartridgeFull, CartridgeFailed, and CartridgeWanted where the volume is gone.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            self._require_mounted()
+            raise
+        except OSError as error:
+            self._require_mounted()
+            kind = CartridgeFull if error.errno in _FULL else CartridgeFailed
+            reason = error.strerror or error
+            raise kind(label=self.label.title, path=self.path, reason=reason) from error
+
+    def _require_mounted(self) -> None:
+        """Raise CartridgeWanted where `path` does not lead to the volume that is written."""
+        try:
+            there = os.path.samestat(os.stat(self._base), os.stat(self.path))
+        except OSError:
+            there = False
+        if not there:
+            reason = f"it was taken away from {self.path} while it was in use"
+            raise CartridgeWanted(label=self.label.title, reason=reason)
 
     def tidy(self, snapshots: Collection[str]) -> None:
         """Remove what an interrupted write or prune of some snapshots left.
@@ -116,9 +151,10 @@ class Cartridge:
         """
         known = {line.archive for line in self.journal()}
         ours = tuple(f"archives/{snapshot}/" for snapshot in snapshots)
-        for name, _size in list(self.files()):
-            if _is_draft(name) or (name.startswith(ours) and name not in known):
-                os.unlink(self.file(name))
+        with self._medium():
+            for name, _size in list(self.files()):
+                if _is_draft(name) or (name.startswith(ours) and name not in known):
+                    os.unlink(self.file(name))
         self._used = -1
 
     def unaccounted(self) -> list[str]:
@@ -130,13 +166,14 @@ class Cartridge:
     def used(self) -> int:
         """Return the bytes taken, in whole blocks, directories included."""
         if self._used < 0:
-            self._used = sum(rounded(size) for _, size in self.files())
-            self._used += sum(_BLOCK for _ in os.walk(self.path))
+            with self._medium():
+                self._used = sum(rounded(size) for _, size in self.files())
+                self._used += sum(_BLOCK for _ in os.walk(self._base))
         return self._used
 
     def room(self, cap: int | None) -> int:
         """Return the bytes that may still be written, below the caps and the real free space."""
-        facts = os.statvfs(self.path)
+        facts = os.statvfs(self._base)
         total = facts.f_blocks * facts.f_frsize
         free = facts.f_bavail * facts.f_frsize - min(1 << 20, total // 256)
         for limit in (cap, self.label.capacity):
@@ -150,20 +187,22 @@ class Cartridge:
 
     def place(self, line: JournalLine, spooled: str) -> None:
         """Copy an archive here, flush it, then say so in the journal."""
-        path = self.file(line.archive)
-        self._make_folder(os.path.dirname(line.archive))
-        with durable.replacing(path) as draft:
-            copied = _copy(spooled, draft)
-            if copied != line.bytes:
-                raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
-        durable.append_line(self.file(JOURNAL), to_json(line))
+        with self._medium():
+            self._make_folder(os.path.dirname(line.archive))
+            with durable.replacing(self.file(line.archive)) as draft:
+                copied = _copy(spooled, draft)
+                if copied != line.bytes:
+                    raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
+            durable.append_line(self.file(JOURNAL), to_json(line))
         self._used = self.used() + self.cost(line.bytes)
 
     def drop(self, archives: set[str]) -> int:
         """Remove archives, the journal lines before the data; return the bytes freed."""
         lines = self.journal()
         dead = [line for line in lines if line.archive in archives]
-        if dead:
+        if not dead:
+            return 0
+        with self._medium():
             kept = journal_text(line for line in lines if line.archive not in archives)
             durable.write_whole(self.file(JOURNAL), kept)
             for line in dead:
@@ -178,33 +217,40 @@ class Cartridge:
 
         `stale` are names that go once the new ones are safe.
         """
-        for name, content in files.items():
-            self._make_folder(os.path.dirname(name))
-            if isinstance(content, bytes):
-                durable.write_whole(self.file(name), content)
-            else:
-                with durable.replacing(self.file(name)) as draft:
-                    _copy(content, draft)
-        for name in stale:
-            durable.remove(self.file(name))
+        with self._medium():
+            for name, content in files.items():
+                self._make_folder(os.path.dirname(name))
+                if isinstance(content, bytes):
+                    durable.write_whole(self.file(name), content)
+                else:
+                    with durable.replacing(self.file(name)) as draft:
+                        _copy(content, draft)
+            for name in stale:
+                durable.remove(self.file(name))
         self._used = -1
         self.write_sums()
 
     def write_sums(self) -> None:
         """Write SHA256SUMS: archives as the journal has them, all else read again."""
         sums = {line.archive: line.sha256 for line in self.journal()}
-        for name, _size in self.files():
-            if name not in sums and name != SUMS:
-                sums[name] = file_digest(self.file(name))
-        durable.write_whole(self.file(SUMS), sums_text(sums))
+        with self._medium():
+            for name, _size in self.files():
+                if name not in sums and name != SUMS:
+                    sums[name] = file_digest(self.file(name))
+            durable.write_whole(self.file(SUMS), sums_text(sums))
 
     def _make_folder(self, name: str) -> None:
-        folder = self.path
+        folder = self._base
         for part in name.split("/"):
             parent, folder = folder, os.path.join(folder, part)
             if part and not os.path.isdir(folder):
                 os.mkdir(folder)
                 durable.sync_folder(parent)
+
+
+def _raise(error: OSError) -> None:
+    """Let no folder that cannot be listed pass for an empty one."""
+    raise error
 
 
 def _is_draft(name: str) -> bool:

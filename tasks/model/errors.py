@@ -19,8 +19,10 @@ CartridgeError
 ├── DestinationUnusable   1
 ├── WorkspaceFull         1
 ├── CartridgeFailed       1
+├── CartridgeFull         1
 ├── ArchiveNumbersUsedUp  1
 ├── HookFailed            1
+├── PackAgain             1
 ├── StageFailed           1
 ├── CartridgeWanted       4
 ├── SpoolFull             4
@@ -191,6 +193,13 @@ class CartridgeFailed(CartridgeError):
     help = "Check the medium and its cable, then run again; what was finished is kept."
 
 
+class CartridgeFull(CartridgeError):
+    """A cartridge has no room for what is needed to make it complete."""
+
+    template = "Cartridge {label} at {path} is full: {reason}."
+    help = "Free some room on it, or set it aside with 'cartridge lost', and run again."
+
+
 class ArchiveNumbersUsedUp(CartridgeError):
     """One task makes so many archives that their numbers would be another's."""
 
@@ -211,6 +220,13 @@ class RunUnfinished(CartridgeError):
     template = "Snapshot {snapshot} of '{profile}' is unfinished and may need what would go."
     help = "Finish it with 'cartridge backup', or give it up with 'cartridge backup --abandon'."
     exit_code = 6
+
+
+class PackAgain(CartridgeError):
+    """A cartridge took less than it seemed to have room for; the run goes on by itself."""
+
+    template = "Cartridge {label} took less than expected; some archives go to the next one."
+    help = "Run the same command again to go on; everything finished is kept."
 
 
 class StageFailed(CartridgeError):

@@ -116,7 +116,8 @@ class SnapshotInfo:
 class ScanSummary:
     """What a walk of one source met besides its rows.
 
-    `unread` are the keys of the troubles, `<source>/<path>` as hexadecimal bytes.
+    `unread` are the keys of the troubles, `<source>/<path>` as hexadecimal bytes; `root_inode`
+    tells whether what lies at the root later is still the same.
     """
 
     root: SourceRoot
@@ -125,6 +126,7 @@ class ScanSummary:
     unread: list[str]
     sockets: list[str]
     clamped: int
+    root_inode: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

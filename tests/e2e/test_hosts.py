@@ -43,10 +43,24 @@ class Site:
             "home", {"cartridges": search, "archive": {"archive_size": "500kB"}}
         )
 
-    def start(self, index: int) -> processes.Process:
+    def start(self, index: int, *args: str) -> processes.Process:
         """Start the same command on a host."""
         there = Program(self.program.directory, self.hosts[index].prefix)
-        return there.start("backup", "home", "--json", "--scheduler", self.luigid.url)
+        return there.start("backup", "home", "--json", "--scheduler", self.luigid.url, *args)
+
+    def start_both(self, *args: str) -> list[processes.Process]:
+        """Start on both; the first holds still at the plan until the second has joined."""
+        runs = self.program.workspace / "state" / "home" / "runs"
+        north = self.start(0, *args)
+        assert processes.wait_for(lambda: any(runs.glob("*/plan.json")), north)
+        processes.stop_all(north)
+        south = self.start(1, *args)
+        try:
+            joined = processes.wait_for(lambda: any(runs.glob("*/participants/south-*")), south)
+        finally:
+            processes.go_on(north)
+        assert joined
+        return [north, south]
 
     def done(self) -> list[dict[str, str]]:
         """Return the stages that were done, each with the participant that did it."""
@@ -68,7 +82,7 @@ def test_each_host_packs_its_share_and_writes_the_cartridge_that_it_has(
 ) -> None:
     site.own_shelves()
     site.begin(files=200, size=400_000, capacity="50MB")
-    both = [site.start(0), site.start(1)]
+    both = site.start_both("--workers", "1")
     outcomes = []
     for process in both:
         code, out, err = processes.end_of(process, timeout=120)
@@ -116,7 +130,7 @@ def test_one_host_is_killed_and_the_other_finishes(site: Site, tmp_path: Path, m
 def test_a_cartridge_that_no_host_has_is_asked_for_by_both(site: Site) -> None:
     site.own_shelves()
     site.begin(files=60, size=400_000, capacity="9MB")
-    both = [site.start(0), site.start(1)]
+    both = site.start_both()
     codes = {}
     for index, process in enumerate(both):
         codes[index], out, err = processes.end_of(process, timeout=120)

@@ -1,0 +1,58 @@
+"""`cartridge lost`: a cartridge will not come back; store again what lay only there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.report import Voice
+from pipelines.workspace import find_workspace, open_place
+from tasks.catalog import export, placement
+from tasks.media import locks
+from tasks.model.errors import UsageError
+from tasks.model.units import format_size
+
+
+@app.command(epilog="Example: cartridge lost home 3")
+def lost(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile.")],
+    serial: Annotated[int, typer.Argument(metavar="SERIAL", help="The cartridge's number.")],
+    workspace: Workspace = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a cartridge off: the next backup stores again what it held and still exists."""
+    voice = Voice(json)
+
+    def action() -> None:
+        place = open_place(find_workspace(workspace), name)
+        os.makedirs(place.folder, exist_ok=True)
+        with locks.ProfileLock(place.lock, name).alone():
+            row = next((r for r in place.store.cartridges() if r.serial == serial), None)
+            if row is None:
+                raise UsageError(reason=f"The profile '{name}' has no cartridge {serial}.")
+            gone = [a for a in place.store.archives() if a.cartridge == serial]
+            names = {archive.archive for archive in gone}
+            place.store.alter_cartridge(row.uuid, state=placement.LOST)
+            place.store.update_archives(
+                lambda rows: [
+                    replace(r, state=export.LOST) if r.archive in names else r for r in rows
+                ]
+            )
+            touched = [
+                s for s in place.store.snapshots() if names & {*place.store.info(s).archives}
+            ]
+        size = sum(archive.bytes for archive in gone)
+        told = [
+            f"Cartridge {row.label} is written off: {len(gone)} archives, {format_size(size)}, "
+            f"which {len(touched)} snapshots need.",
+            f"'cartridge backup {name}' stores again what of it still exists.",
+        ]
+        facts = {"serial": serial, "archives": len(gone), "bytes": size, "snapshots": touched}
+        voice.result(facts, told)
+
+    finish(voice, action)

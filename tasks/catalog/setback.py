@@ -1,0 +1,66 @@
+"""What a run has to do again when a cartridge fails: the archives that it was to hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from tasks.catalog import placement
+from tasks.catalog.runs import Run
+from tasks.formats.records import to_json
+from tasks.media import durable, locks
+from tasks.model.words import Placed
+
+# Marks a number that was used by an archive which is to be packed again.
+TAKEN_BACK = ".gone"
+
+
+def settle(run: Run) -> list[str]:
+    """Take back what a run has put on cartridges that are not trusted any more; return numbers.
+
+    It may be done again at any time: what a killed one has left, the next finishes.
+    """
+    distrusted = {
+        row.serial
+        for row in run.store.cartridges()
+        if row.state in (placement.SUSPECT, placement.LOST)
+    }
+    with locks.exclusive(run.path("locks", "settle")):
+        placed = run.placed()
+        numbers = sorted(n for n, serial in placed.items() if serial in distrusted)
+        for receipt in run.receipts():
+            if receipt.serial in distrusted:
+                for folder in ("verified", "written"):
+                    durable.remove(run.path(folder, f"{receipt.sequence:03d}.json"))
+        take_back(run, numbers)
+    return numbers
+
+
+def taken_back(run: Run) -> list[str]:
+    """Return the numbers of all archives of a run that were to be packed again."""
+    names = os.listdir(run.path("packed"))
+    return sorted(n.removesuffix(TAKEN_BACK) for n in names if n.endswith(TAKEN_BACK))
+
+
+def take_back(run: Run, numbers: Collection[str]) -> None:
+    """Have archives packed again, under other numbers: they lie nowhere.
+
+    The receipt of the bundle goes first, so that its packer is wanted; that an archive was placed
+    is forgotten last, so that what was cut short is found and finished.
+    """
+    for bundle in sorted({number[:4] for number in numbers}):
+        durable.remove(run.path("bundles", f"{bundle}.json"))
+    for number in numbers:
+        durable.write_whole(run.path("packed", f"{number}{TAKEN_BACK}"), b"")
+        durable.remove(run.path("packed", f"{number}.json"))
+        for kind in ("rows", "contents"):
+            durable.remove(run.path("packed", f"{number}.{kind}.parquet"))
+        durable.remove(run.spooled(number))
+    for name in ("bundles", "packed"):
+        durable.sync_folder(run.path(name))
+    if numbers:
+        left = {n: serial for n, serial in run.placed().items() if n not in numbers}
+        lines = (to_json(Placed(number=n, cartridge=serial)) for n, serial in left.items())
+        durable.write_whole(run.path("placed.jsonl"), b"".join(lines))
+        for name in ("spanned.json", "manifest.parquet", "partial.parquet"):
+            durable.remove(run.path(name))
