@@ -120,15 +120,12 @@ def _is_made_good(run: Run, error: CartridgeError) -> bool:
 
 
 def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:
+    packers = crew.packers
     if crew.url is not None:
-        alive = {run.participant, *participants.others(run, run.participant)}
-        luigid.release(crew.url, run.request.token, alive)
-        packers = crew.packers * len(alive)
-    else:
-        packers = crew.packers
+        packers *= 1 + len(participants.others(run, run.participant))
     luigi.build(
         [last],
-        worker_scheduler_factory=_Factory(run, packers, stop, is_shared=crew.url is not None),
+        worker_scheduler_factory=_Factory(run, packers, stop, crew.url),
         detailed_summary=True,
         workers=crew.packers + 1,
         **({"scheduler_url": crew.url} if crew.url else {"local_scheduler": True}),
@@ -153,10 +150,10 @@ def _without_luigid(run: Run, crew: Crew, stop: _Interruptions) -> Crew:
 class _Factory:
     """Workers and schedulers with our settings; a stray luigi.cfg must not change a run."""
 
-    def __init__(self, run: Run, packers: int, stop: _Interruptions, *, is_shared: bool) -> None:
-        self._participant = run.participant
+    def __init__(self, run: Run, packers: int, stop: _Interruptions, url: str | None) -> None:
+        self._run = run
         self._stop = stop
-        self._is_shared = is_shared
+        self._url = url
         self._resources = {f"pack-{run.place.profile_name}": packers}
 
     def create_local_scheduler(self) -> scheduler.Scheduler:
@@ -172,15 +169,16 @@ class _Factory:
     def create_worker(
         self, scheduler: object, worker_processes: int, assistant: bool = False
     ) -> worker.Worker:
-        made = worker.Worker(
+        made = luigid.Worker(
+            self._look_around,
             scheduler=scheduler,
-            worker_id=self._participant,
+            worker_id=self._run.participant,
             worker_processes=worker_processes,
             assistant=assistant,
             check_complete_on_run=True,
             force_multiprocessing=True,
             # With others it waits for what they do, but looks now and then whether they live.
-            keep_alive=self._is_shared,
+            keep_alive=self._url is not None,
             max_keep_alive_idle_duration=timedelta(seconds=_IDLE),
             wait_interval=0.2,
             wait_jitter=0.0,
@@ -189,6 +187,12 @@ class _Factory:
         )
         self._stop.worker = made
         return made
+
+    def _look_around(self) -> None:
+        """Take over what participants that have died were at."""
+        if self._url is not None:
+            alive = {self._run.participant, *participants.others(self._run, self._run.participant)}
+            luigid.release(self._url, self._run.request.token, alive)
 
 
 @Stage.event_handler(luigi.Event.PROCESS_FAILURE)  # type: ignore[untyped-decorator]

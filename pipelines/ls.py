@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.cli import Debug, Json, Workspace, app, debugging, finish
 from pipelines.report import Voice, printable
 from pipelines.workspace import find_workspace, open_place
 from tasks.catalog import queries
@@ -80,7 +80,7 @@ def _safe(line: str) -> str:
 def print_object(head: Mapping[str, Any], lists: Mapping[str, Iterable[Iterable[Any]]]) -> int:
     """Print one JSON object whose lists come page by page; return the exit code.
 
-    An error on the way ends its list, and what it has to say follows in the same object.
+    An error between two pages ends the list, and what it has to say follows in the same object.
     """
     print(jsonlib.dumps(head)[:-1], end="")
     between = ", " if head else ""
@@ -112,5 +112,7 @@ def _print_items(pages: Iterable[Iterable[Any]]) -> CartridgeError | None:
     except BrokenPipeError:
         raise
     except Exception as error:  # what nobody foresaw must not break the object either
+        if debugging():
+            raise
         return StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
     return None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
-from luigi import rpc
+from luigi import rpc, worker
 from luigi.task_status import FAILED, RUNNING
 
 # Seconds to wait for an answer, and how often to ask: its loss must cost the view only.
 _PATIENCE = 5.0
+_LOOKING = 2.0
 _ATTEMPTS, _WAIT = 2, 1
 
 
@@ -42,9 +44,26 @@ def release(url: str, token: str, alive: Collection[str]) -> None:
     """Take the running tasks of a run from workers that are no more, so that others get them.
 
     luigid itself would hold them for a minute, and then call them failed for a quarter of an hour.
+    A task has to fail in the name of the worker that ran it before it may be had again.
     """
     remote = connect(url)
     for name, task in remote.task_list(status=RUNNING, upstream_status="", limit=False).items():
-        worker = task["worker_running"]
-        if task["params"].get("token") == token and worker not in alive:
-            remote.add_task(task_id=name, status=FAILED, worker=worker)
+        holder = task["worker_running"]
+        if task["params"].get("token") == token and holder not in alive:
+            remote.add_task(task_id=name, status=FAILED, worker=holder)
+            remote.forgive_failures(task_id=name)
+
+
+class Worker(worker.Worker):
+    """A worker that looks around, every few seconds, before it asks for work."""
+
+    def __init__(self, look: Callable[[], None], **settings: Any) -> None:
+        super().__init__(**settings)  # type: ignore[no-untyped-call]
+        self._look = look
+        self._next_look = 0.0
+
+    def _get_work(self) -> Any:
+        if time.monotonic() >= self._next_look:
+            self._look()
+            self._next_look = time.monotonic() + _LOOKING
+        return super()._get_work()  # type: ignore[no-untyped-call]
