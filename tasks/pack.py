@@ -16,7 +16,7 @@ from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_dig
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Request, Run
-from tasks.catalog.setback import TAKEN_BACK
+from tasks.catalog.setback import first_free
 from tasks.diff import summaries
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
@@ -145,7 +145,7 @@ class Packer:
         for number in self._finished:
             for batch in batches(self._run.path("packed", f"{number}.rows.parquet"), ["row"]):
                 self._done.update(batch.column("row").to_pylist())
-        self._next = _first_free(self._run, mine)
+        self._next = first_free(self._run, mine)
 
     def _number(self, index: int) -> str:
         return f"{self._bundle.number * BUNDLE + index:010d}"
@@ -368,15 +368,6 @@ class Packer:
 def _printable(name: bytes) -> bytes:
     shown = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown).encode()
-
-
-def _first_free(run: Run, bundle: str) -> int:
-    """Return the index of the next archive of a bundle; the number of one taken back is not free.
-
-    It may still lie on the cartridge that failed.
-    """
-    names = [n for n in os.listdir(run.path("packed")) if n.endswith((".json", TAKEN_BACK))]
-    return max((int(n[4:10]) + 1 for n in names if n.startswith(bundle)), default=0)
 
 
 def _roots(request: Request) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.export import LOST
 from tasks.catalog.masks import expression
 from tasks.catalog.queries import COLUMNS, Entry, listed, pages
 from tasks.catalog.rowgroups import RowGroup, ahead, row_groups, rows_at
@@ -120,12 +121,13 @@ def _row_groups(manifest: str) -> list[RowGroup]:
 
 
 def cartridges_by_archive(store: Store) -> dict[str, int]:
-    """Return on which cartridge each archive lies."""
+    """Return on which cartridge each archive lies, but for those on a cartridge that is lost."""
     try:
-        table = read_table(store.archives_path, ["archive", "cartridge"])
+        table = read_table(store.archives_path, ["archive", "cartridge", "state"])
     except FileNotFoundError:
         return {}
-    names, serials = (table.column(name).to_pylist() for name in ("archive", "cartridge"))
+    there = table.filter(pc.not_equal(table.column("state"), LOST))
+    names, serials = (there.column(name).to_pylist() for name in ("archive", "cartridge"))
     return dict(zip(names, serials, strict=True))
 
 

@@ -64,3 +64,12 @@ def take_back(run: Run, numbers: Collection[str]) -> None:
         durable.write_whole(run.path("placed.jsonl"), b"".join(lines))
         for name in ("spanned.json", "manifest.parquet", "partial.parquet"):
             durable.remove(run.path(name))
+
+
+def first_free(run: Run, bundle: str) -> int:
+    """Return the index of the next archive of a bundle; the number of one taken back is not free.
+
+    It may still lie on the cartridge that failed.
+    """
+    names = [n for n in os.listdir(run.path("packed")) if n.endswith((".json", TAKEN_BACK))]
+    return max((int(n[4:10]) + 1 for n in names if n.startswith(bundle)), default=0)

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from tasks.media import cartridge as media
 from tasks.media.cartridge import Cartridge, rounded, write_label
 from tasks.media.readback import expected_sums, read_back
-from tasks.model.errors import CartridgeFailed, ForeignVolume, RunActive, VolumeUnusable
+from tasks.model.errors import (
+    CartridgeFailed,
+    CartridgeFull,
+    ForeignVolume,
+    RunActive,
+    VolumeUnusable,
+)
 from tasks.model.words import JournalLine
 from tests.conftest import MakeVolume
 
@@ -220,8 +226,9 @@ def test_only_one_writes_a_cartridge(cartridge: Cartridge) -> None:
 
 
 def test_an_error_of_the_system_names_the_cartridge(cartridge: Cartridge) -> None:
-    with pytest.raises(CartridgeFailed, match=r"home 1.*No such file"), cartridge.writing():
-        cartridge.place(line(1, b"x"), "/no/such/spool")
+    Path(cartridge.file("archives")).write_bytes(b"in the way")
+    with pytest.raises(CartridgeFailed, match=r"home 1.*File exists"), cartridge.writing():
+        place(cartridge, 1, b"x")
 
 
 @settings(max_examples=20)
@@ -263,7 +270,7 @@ def test_a_real_volume_is_filled_without_an_error(loop_volume: MakeVolume, kind:
 def test_a_full_volume_is_an_error_that_leaves_it_sound(loop_volume: MakeVolume) -> None:
     cartridge = labelled(loop_volume(4))
     placed = place(cartridge, 1, bytes(100_000))
-    with pytest.raises(CartridgeFailed, match="No space left"), cartridge.writing():
+    with pytest.raises(CartridgeFull, match="No space left"), cartridge.writing():
         place(cartridge, 2, bytes(8_000_000))
     assert cartridge.journal() == [placed]
     assert not [name for name in files(cartridge) if name.endswith(".tmp")]
