@@ -26,10 +26,11 @@ from tasks.catalog.opening import Options, abandon, open_run, unfinished
 from tasks.catalog.runs import Place, Run
 from tasks.media import locks
 from tasks.media.processes import die_with_parent
-from tasks.model.errors import CartridgeError, CartridgeWanted, SpoolFull
+from tasks.model.errors import CartridgeError, CartridgeWanted, DamageFound, SpoolFull
 from tasks.model.profile import Profile
 from tasks.model.units import format_size
 from tasks.model.words import Outcome
+from tasks.verify import DAMAGE
 
 
 @app.command(epilog="Example: cartridge backup home --batch")
@@ -153,8 +154,12 @@ class _Session:
         runlog.log(self._place, run.snapshot, "begun", process=os.getpid())
         outcome = replace(self._run_until_done(run), seconds=round(self._seconds(), 3))
         runlog.log(self._place, run.snapshot, "ended", status=outcome.status)
+        damaged = run.load(DAMAGE, list) if run.has(DAMAGE) else []
         if self._lock.is_last():
             run.discard()
+        if damaged:
+            told = f"{', '.join(damaged)} of earlier runs; the next backup stores them again"
+            raise DamageFound(damage=told)
         return outcome
 
     def _open(self) -> Run:

@@ -11,14 +11,21 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profile_path
+from tasks.catalog.placement import LOST
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
 from tasks.catalog.store import Store
-from tasks.media.cartridge import Cartridge
+from tasks.media.cartridge import LABEL, SUMS, Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back
 from tasks.media.shelf import look
-from tasks.model.errors import CartridgeWanted, DamageFound, FormatDamaged, ProfileMissing
+from tasks.model.errors import (
+    CartridgeWanted,
+    DamageFound,
+    FormatDamaged,
+    FormatUnsupported,
+)
 from tasks.model.units import format_size, iso
+from tasks.model.words import FORMAT_VERSION, CartridgeRow, Label
 
 
 @app.command(epilog="Example: cartridge verify home")
@@ -60,11 +67,14 @@ def check(cartridge: Cartridge, store: Store | None) -> Verdict:
     """
     broken: list[str] = []
     sums: dict[str, str] = {}
-    for read, file in ((expected_sums, "journal.jsonl"),):
-        try:
-            sums = read(cartridge)
-        except (FormatDamaged, OSError) as error:
-            broken.append(_name_in(error, cartridge, file))
+    try:
+        Cartridge.open(cartridge.path)
+    except (FormatDamaged, FormatUnsupported, OSError):
+        broken.append(LABEL)
+    try:
+        sums = expected_sums(cartridge)
+    except (FormatDamaged, OSError) as error:
+        broken.append(_name_in(error, cartridge, "journal.jsonl"))
     if store is not None:
         serial = cartridge.label.serial
         known = {row.archive: row.sha256 for row in store.archives() if row.cartridge == serial}
@@ -81,22 +91,60 @@ def _name_in(error: Exception, cartridge: Cartridge, otherwise: str) -> str:
 def _chosen(folder: str, name: str) -> tuple[Store | None, list[Cartridge]]:
     """Return the cartridges that are meant, with the catalog where there is one."""
     if not os.path.exists(profile_path(folder, name)) and os.path.isdir(name):
-        try:
-            return None, [Cartridge.open(name)]
-        except FileNotFoundError as error:
-            raise FormatDamaged(file=name, reason="there is no CARTRIDGE.json in it") from error
-    try:
-        profile = load_profile(folder, name)
-    except ProfileMissing:
-        raise
+        return None, [_in_folder(name)]
+    profile = load_profile(folder, name)
     store = Place(folder, name).store
     rows = store.cartridges()
     shelf = look(profile.cartridges.search, [row.location for row in rows], folder)
     known = {row.uuid for row in rows}
     found = [c for c in shelf.cartridges if c.label.uuid in known]
+    # Something lies where a cartridge was seen last, and it does not say who it is.
+    nameless = {os.path.realpath(r.location): r for r in rows if r.state != LOST}
+    found += [
+        Cartridge(path, _label_of(nameless[path], name))
+        for path in shelf.unreadable
+        if path in nameless
+    ]
     if not found:
         raise CartridgeWanted(label=profile.cartridges.set, reason="none of the set is present")
     return store, sorted(found, key=lambda c: c.label.serial)
+
+
+def _in_folder(path: str) -> Cartridge:
+    """Return the cartridge in a folder, were its label damaged; FormatDamaged where it is none."""
+    try:
+        return Cartridge.open(path)
+    except (FormatDamaged, FileNotFoundError) as error:
+        if not os.path.exists(os.path.join(path, SUMS)):
+            reason = "there is no cartridge in it: no label, and no SHA256SUMS"
+            raise FormatDamaged(file=path, reason=reason) from error
+    unknown = Label(
+        format_version=FORMAT_VERSION,
+        set="unknown",
+        serial=0,
+        uuid="",
+        profile="",
+        capacity=None,
+        created="",
+        codec="",
+        encryption="",
+    )
+    return Cartridge(path, unknown)
+
+
+def _label_of(row: CartridgeRow, profile: str) -> Label:
+    """Return the label that a cartridge should have."""
+    return Label(
+        format_version=FORMAT_VERSION,
+        set=row.set,
+        serial=row.serial,
+        uuid=row.uuid,
+        profile=profile,
+        capacity=row.capacity,
+        created=row.created,
+        codec="",
+        encryption="",
+    )
 
 
 def _facts(cartridge: Cartridge, verdict: Verdict) -> dict[str, Any]:

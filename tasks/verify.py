@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import luigi
 
 from tasks._base import Stage
-from tasks.catalog import members, placement
+from tasks.catalog import export, members, placement
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Run
+from tasks.media.cartridge import Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back
 from tasks.model.errors import CartridgeWanted, DamageFound
 from tasks.model.units import iso
 from tasks.model.words import WriteReceipt
 from tasks.write import WriteCartridge, receipt_name
+
+# Bytes of earlier archives that are read at least, and the record of those that were damaged.
+_EARLIER = 256 << 20
+DAMAGE = "damage.json"
 
 
 class VerifyCartridge(Stage):
@@ -60,17 +67,42 @@ def verify_session(
     if cartridge is None:
         label = f"{run.request.profile.cartridges.set} {receipt.serial}"
         raise CartridgeWanted(label=label, reason=f"it was at {receipt.path} and is to be verified")
-    sums = {
-        name: digest
-        for name, digest in expected_sums(cartridge).items()
-        if not name.startswith("archives/") or name.startswith(f"archives/{run.snapshot}/")
-    }
-    verdict = read_back(cartridge, sums, seen)
+    verdict = read_back(cartridge, _to_read(run, cartridge, receipt), seen)
     if verdict.damaged:
         if members.survey(run.request, run.store).find(receipt.uuid) is None:
             raise CartridgeWanted(label=cartridge.label.title, reason="it was taken away")
         run.store.alter_cartridge(receipt.uuid, state=placement.SUSPECT)
+        _write_off(run, verdict.damaged)
         names = ", ".join(verdict.damaged)
         raise DamageFound(damage=f"cartridge {cartridge.label.title}: {names}")
     run.store.alter_cartridge(cartridge.label.uuid, verified=iso(datetime.now(UTC)))
     return verdict
+
+
+def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str, str]:
+    """Choose what is read back: what this run wrote, and archives of earlier runs.
+
+    A stick that lies about its size overwrites what it had: when a cartridge is full all of it is
+    read, and before that always some.
+    """
+    sums = expected_sums(cartridge)
+    mine = f"archives/{run.snapshot}/"
+    earlier = [line for line in cartridge.journal() if not line.archive.startswith(mine)]
+    random.Random(run.snapshot).shuffle(earlier)
+    budget = max(_EARLIER, receipt.bytes)
+    for line in earlier if receipt.last else ():
+        budget -= line.bytes
+        if budget < 0:
+            sums.pop(line.archive, None)
+    return sums
+
+
+def _write_off(run: Run, damaged: list[str]) -> None:
+    """Note archives of earlier runs that are damaged: the next backup stores them again."""
+    rows = run.store.archives()
+    gone = sorted({*damaged} & {row.archive for row in rows if row.state == export.STORED})
+    if gone:
+        run.store.update_archives(
+            lambda old: [replace(r, state=export.LOST) if r.archive in gone else r for r in old]
+        )
+        run.save(DAMAGE, gone)

@@ -24,6 +24,7 @@ Bounds = tuple[str, str] | None
 _THREADS = 4
 # Rows that are read at a time where only some are wanted.
 _STEP = 1 << 13
+_FEW = 1000
 _BEHIND_SLASH = chr(ord("/") + 1)
 
 
@@ -52,13 +53,30 @@ class RowGroup:
         """Whether a path from `low` to `high` may be here."""
         return self.paths is None or (self.paths[0] <= high and low <= self.paths[1])
 
-    def has_any(self, paths: pa.Array) -> bool:
-        """Whether one of the paths may be here."""
+    def among(self, paths: pa.Array) -> pa.Array:
+        """Return those of the paths that may be here."""
         if self.paths is None:
-            return bool(len(paths))
+            return paths
         low, high = self.paths
         within = pc.and_(pc.greater_equal(paths, low), pc.less_equal(paths, high))
-        return bool(pc.any(within).as_py())
+        return paths.filter(within)
+
+    def at(self, paths: pa.Array) -> Any:
+        """Return the numbers of the rows that are shown as one of the paths.
+
+        Where a path can be but one row, nothing is read behind the last of them.
+        """
+        is_one_source = self.sources is not None and self.sources[0] == self.sources[1]
+        alike = pc.any(pc.match_substring(paths, "\N{REPLACEMENT CHARACTER}")).as_py()
+        most = len(paths) if is_one_source and not alike else None
+        found, start, count = [np.empty(0, np.int64)], 0, 0
+        for batch in self._batches(_STEP if len(paths) < _FEW else ROWS, ["path"]):
+            hits = pc.is_in(batch.column(0), paths).to_numpy(zero_copy_only=False)
+            found.append(np.flatnonzero(hits) + start)
+            start, count = start + batch.num_rows, count + len(found[-1])
+            if count == most:
+                break
+        return np.concatenate(found)
 
     def read(self, columns: list[str]) -> pa.RecordBatch:
         """Read some columns; FormatDamaged where a page is bad. Threads may call this."""
@@ -120,11 +138,10 @@ def rows_at(manifest: str, paths: pa.Array, columns: list[str]) -> Iterator[pa.R
     ends = pc.min_max(paths)
     low, high = ends["min"].as_py(), ends["max"].as_py()
     for group in row_groups(manifest) if len(paths) else ():
-        if not (group.has_between(low, high) and group.has_any(paths)):
-            continue
-        hits = pc.is_in(group.read(["path"]).column(0), paths).to_numpy(zero_copy_only=False)
-        if hits.any():
-            yield group.rows(np.flatnonzero(hits), columns)
+        here = group.among(paths) if group.has_between(low, high) else ()
+        index = group.at(here) if len(here) else ()
+        if len(index):
+            yield group.rows(index, columns)
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

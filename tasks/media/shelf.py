@@ -14,11 +14,15 @@ from tasks.model.words import Label
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What a look at all places has found; `blank` are empty volumes without a label."""
+    """What a look at all places has found.
+
+    `blank` are empty volumes without a label; `unreadable` are places where something lies whose
+    label is gone or cannot be read, with the reason.
+    """
 
     cartridges: list[Cartridge]
     blank: list[str]
-    unreadable: list[str]
+    unreadable: dict[str, str]
 
     def find(self, uuid: str) -> Cartridge | None:
         """Return the cartridge with this UUID, if it is present.
@@ -49,15 +53,17 @@ def look(patterns: Sequence[str], known: Iterable[str], workspace: str) -> Shelf
 
     Relative patterns start in the workspace.
     """
-    cartridges, blank, unreadable = [], [], []
+    cartridges, blank, unreadable = [], [], {}
     for path in _places(patterns, known, workspace):
         try:
             cartridges.append(Cartridge.open(path))
         except FileNotFoundError:
             if _is_blank(path):
                 blank.append(path)
+            else:
+                unreadable[path] = "it has no label"
         except (OSError, FormatDamaged, FormatUnsupported) as error:
-            unreadable.append(f"{path}: {error}")
+            unreadable[path] = str(error)
     return Shelf(cartridges, blank, unreadable)
 
 
