@@ -87,7 +87,7 @@ def backup(
         session.append(_Session(place, profile, options, manner, began))
         outcome = session[0].run()
         told = remarks(outcome) if quiet else lines(outcome, place, name)
-        voice.result(asdict(outcome), told)
+        voice.result({**asdict(outcome), "resumed": session[0].resumed}, told)
         return EXIT[outcome.status]
 
     def facts(error: CartridgeError) -> dict[str, Any]:
@@ -120,6 +120,8 @@ class _Session:
         self._options, self._manner, self._began = options, manner, began
         self._lock = locks.ProfileLock(place.lock, place.profile_name)
         self._run: Run | None = None
+        # Archives that an earlier invocation had packed already.
+        self.resumed = 0
 
     def run(self) -> Outcome:
         """Back up, with hooks and news around it; raises CartridgeError."""
@@ -170,12 +172,13 @@ class _Session:
             run = open_run(self._place, self._profile, self._options, is_alone=is_alone)
             if self._manner.url:
                 self._lock.share()
-        if before is not None and self._manner.shown:
-            done = len(run.placed()), sum(1 for p in run.packed() if p.bytes)
-            say(
-                f"Going on with snapshot {run.snapshot}: {done[1]} archives are packed, "
-                f"{done[0]} of them on cartridges."
-            )
+        if before is not None:
+            self.resumed = sum(1 for packed in run.packed() if packed.bytes)
+            if self._manner.shown:
+                say(
+                    f"Going on with snapshot {run.snapshot}: {self.resumed} archives are packed, "
+                    f"{len(run.placed())} of them on cartridges."
+                )
         return run
 
     def _run_until_done(self, run: Run) -> Outcome:

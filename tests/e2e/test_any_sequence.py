@@ -72,10 +72,10 @@ def test_every_snapshot_restores_to_what_was_there(tree: strategies.Tree, rounds
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=100, suppress_health_check=PATIENT)
+@hypothesis.settings(max_examples=25, suppress_health_check=PATIENT)
 @hypothesis.given(
     tree=strategies.trees(max_entries=30),
-    rounds=strategies.change_sequences(max_rounds=6, max_changes=8),
+    rounds=strategies.change_sequences(max_rounds=5, max_changes=8),
 )
 def test_every_snapshot_restores_after_long_histories(
     tree: strategies.Tree, rounds: Rounds

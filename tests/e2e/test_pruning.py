@@ -203,7 +203,7 @@ STEPS = (is_forgotten, is_half_dropped, is_dropped, is_sealing, is_tidied, is_se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(1, 40, 2))
+@pytest.mark.parametrize("number", range(1, 40, 4))
 def test_a_prune_that_is_killed_at_its_nth_change_is_finished_by_the_next(
     history: History, tmp_path: Path, number: int
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_prune_leaves_cartridges_within_their_capacity(
 
 @pytest.mark.parametrize(
     ("seed", "rounds"),
-    [pytest.param(s, 14, marks=pytest.mark.slow) for s in range(1, 8)],
+    [pytest.param(s, 14, marks=pytest.mark.slow) for s in range(1, 4)],
 )
 def test_every_kept_snapshot_restores_whatever_was_pruned(
     program: Program,

@@ -152,7 +152,7 @@ def test_a_run_that_is_killed_while_it_tidies_up_is_over(job: Job, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_a_run_that_is_killed_again_and_again_ends_well(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, seed: int
 ) -> None:
@@ -241,7 +241,7 @@ def test_control_c_reaches_all_processes_and_ends_the_run(job: Job, tmp_path: Pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_moment_ends_in_130(job: Job, tmp_path: Path, number: int) -> None:
     codes: dict[int, int] = {}
-    for attempt in range(40):
+    for attempt in range(25):
         process = job.start()
         assert processes.wait_for(job.held_by(process), process)
         time.sleep(attempt * 0.02)
