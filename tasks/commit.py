@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 import pyarrow.compute as pc
 
 from tasks._base import Stage
-from tasks.catalog import export, guards
+from tasks.catalog import export, guards, placement
 from tasks.catalog.contents import CONTENTS
 from tasks.catalog.runs import Run
 from tasks.catalog.store import Store
@@ -18,7 +17,7 @@ from tasks.diff import summaries
 from tasks.formats.manifest import TableWriter, batches, read_info, words
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
-from tasks.model.errors import CartridgeError
+from tasks.model.errors import CartridgeError, CartridgeFailed
 from tasks.model.units import iso
 from tasks.model.words import (
     ArchivesPlan,
@@ -132,7 +131,7 @@ def _refresh(run: Run, receipt: WriteReceipt) -> None:
 
     It is complete without: what lies on it, its partial manifest names.
     """
-    with contextlib.suppress(CartridgeError, OSError):
+    try:
         cartridge = Cartridge.open(receipt.path)
         if cartridge.label.uuid != receipt.uuid:
             return
@@ -140,6 +139,10 @@ def _refresh(run: Run, receipt: WriteReceipt) -> None:
         with cartridge.writing():
             export.refresh(cartridge, run.store, run.request.profile.cartridges.capacity)
         run.store.alter_cartridge(receipt.uuid, used=cartridge.used())
+    except CartridgeFailed:
+        run.store.alter_cartridge(receipt.uuid, state=placement.SUSPECT)
+    except (CartridgeError, OSError):
+        return
 
 
 def _outcome(

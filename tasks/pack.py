@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -16,18 +17,18 @@ from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_dig
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Request, Run
-from tasks.catalog.setback import first_free
+from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
 from tasks.formats.chunks import cut
 from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
-from tasks.media.source import data_extents
 from tasks.media.spool import Spool
 from tasks.media.stable import (
     Unreadable,
     extent_reader,
+    extents_of,
     is_settled,
     read_all,
     read_all_at,
@@ -116,7 +117,8 @@ class Packer:
         self._linkable: set[bytes] = set()
         self._resume()
         finished = {int(number) for number in self._finished}
-        self._claims = Claims(run.path("claims"), bundle.number, finished)
+        gone = [int(number) for number in taken_back(run)]
+        self._claims = Claims(run.path("claims"), bundle.number, finished, gone)
         self._draft: _Draft | None = None
         self._names = bool(os.environ.get(VERBOSE))
 
@@ -244,7 +246,7 @@ class Packer:
         """Add a file of holes and little data as tar does; False where it is not such a file."""
 
         def read(fd: int, facts: os.stat_result) -> Any:
-            extents = data_extents(fd, facts.st_size)
+            extents = extents_of(fd, facts.st_size)
             stored = sum(length for _, length in extents)
             if stored == facts.st_size or stored > self._plan.cutting.split_size:
                 return None
@@ -288,7 +290,7 @@ class Packer:
         whole = hashlib.sha256()
         recipe: Recipe = []
         position = 0
-        for start, length in data_extents(fd, facts.st_size):
+        for start, length in extents_of(fd, facts.st_size):
             _add_hole(recipe, whole, start - position)
             position = start
             for chunk in cut(extent_reader(fd, start, length), self._plan.cutting):
@@ -344,7 +346,10 @@ class Packer:
         run, number = self._run, f"{draft.number:010d}"
         archive = f"archives/{run.snapshot}/{number}{SUFFIX}"
         digest = draft.writer.finish() if draft.writer.members else ""
+        size = os.fstat(draft.file.fileno()).st_size
         draft.file.close()
+        if size != draft.writer.bytes:
+            raise OSError(errno.EIO, "the archive is not as long as what was written", draft.path)
         draft.rows.save(run.path("packed", f"{number}.rows.parquet"))
         contents = run.path("packed", f"{number}.contents.parquet")
         draft.contents.save(contents, archive, draft.writer.frames)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -42,7 +41,7 @@ class PruneBackups(Stage):
 
 
 # Errors of one cartridge for which its dead archives wait until it can be written again.
-_WAITING = (WrongCartridge, CartridgeFailed, CartridgeFull, CartridgeWanted, RunActive)
+_WAITING = (WrongCartridge, CartridgeFull, CartridgeWanted, RunActive)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +110,14 @@ def sweep(request: Request, store: Store) -> int:
     shelf = members.survey(request, store)
     freed = 0
     for row in store.cartridges():
-        with contextlib.suppress(*_WAITING):
+        try:
             cartridge = shelf.find(row.uuid)
             if cartridge is not None and _has_work(cartridge, row, store):
                 freed += _sweep_one(cartridge, row, store, request)
+        except CartridgeFailed:
+            store.alter_cartridge(row.uuid, state=placement.SUSPECT)
+        except _WAITING:
+            continue
     return freed
 
 

@@ -25,6 +25,7 @@ from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
     CartridgeWanted,
+    FormatDamaged,
     Interrupted,
     PackAgain,
     VolumeUnusable,
@@ -271,6 +272,9 @@ class _Filling:
             snapshot=self.run.snapshot,
         )
         spooled = self.run.spooled(packed.number)
+        if os.path.getsize(spooled) != packed.bytes:
+            take_back(self.run, [packed.number])
+            raise FormatDamaged(file=spooled, reason="it is not as long as it was packed")
         try:
             self.cartridge.place(line, spooled)
         except CartridgeFull:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,14 +73,18 @@ class Claims:
 
     A packer claims a content for the archive that it is filling; another that meets the same
     content then refers to it. Claims of this packer's own bundle count only for its archives that
-    are whole (`finished`): what a killed packer had claimed is stored again.
+    are whole (`finished`): what a killed packer had claimed is stored again. Claims for archives
+    that were taken back (`gone`) count for nobody.
     """
 
-    def __init__(self, path: str, bundle: int, finished: set[int]) -> None:
+    def __init__(
+        self, path: str, bundle: int, finished: set[int], gone: Collection[int] = ()
+    ) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._lock = path + ".lock"
         self._bundle = bundle
         self._finished = finished
+        self._gone = sorted(gone)
         self._read = 0
         self._recent: dict[bytes, int] = {}
         self._prefixes = np.empty(0, "<u8")
@@ -110,8 +114,9 @@ class Claims:
         if digests:
             number = archive.to_bytes(8, "little")
             text = b"".join(digest + number for digest in digests)
-            os.pwrite(self._fd, text, self._read)
-            self._read += len(text)
+            while text:
+                done = os.pwrite(self._fd, text, self._read)
+                text, self._read = text[done:], self._read + done
 
     def _catch_up(self) -> None:
         """Read what other packers have claimed since the last look."""
@@ -122,6 +127,7 @@ class Claims:
         first = self._read // _CLAIM.itemsize
         own = news["archive"] // BUNDLE == self._bundle
         counts = ~own | np.isin(news["archive"], list(self._finished))
+        counts &= ~np.isin(news["archive"], self._gone)
         self._read = size
         positions = np.flatnonzero(counts) + first
         if len(positions) + len(self._recent) <= _MERGE:

@@ -9,6 +9,7 @@ from importlib import resources
 from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, Store, write_rows
 from tasks.media.cartridge import Cartridge, rounded
+from tasks.model.errors import CartridgeFailed, CartridgeFull
 from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary
 
 MANIFESTS = "catalog/manifests"
@@ -80,11 +81,14 @@ def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
     present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
     if present - known:
         cartridge.seal({}, present - known)
-    if newest is not None and cartridge.room(cap) >= _room_for(store, newest):
-        path = store.manifest_path(newest)
-        seal(cartridge, store, newest, path, store.archives_path)
-    else:
+    if newest is None or cartridge.room(cap) < _room_for(store, newest):
         cartridge.write_sums()
+        return
+    try:
+        seal(cartridge, store, newest, store.manifest_path(newest), store.archives_path)
+    except (CartridgeFull, CartridgeFailed):
+        cartridge.write_sums()  # some files are new, some are not: the sums fit all of them
+        raise
 
 
 def _room_for(store: Store, newest: str) -> int:

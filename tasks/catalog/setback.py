@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pyarrow as pa
 
 from tasks.catalog import placement
+from tasks.catalog.packing import ROWS
 from tasks.catalog.runs import Run
+from tasks.formats.manifest import TableWriter, read_table
 from tasks.formats.records import to_json
 from tasks.media import durable, locks
 from tasks.model.words import Placed
 
 # Marks a number that was used by an archive which is to be packed again.
 TAKEN_BACK = ".gone"
+_NEEDED = ["content", "recipe", "sha256"]
 
 
 def settle(run: Run) -> list[str]:
@@ -33,7 +39,45 @@ def settle(run: Run) -> list[str]:
                 for folder in ("verified", "written"):
                     durable.remove(run.path(folder, f"{receipt.sequence:03d}.json"))
         take_back(run, numbers)
+        _forget_dependents(run)
     return numbers
+
+
+def _forget_dependents(run: Run) -> None:
+    """Have files packed again whose content other archives leave to one that was taken back.
+
+    These are duplicates, and large files of which a chunk lay there.
+    """
+    gone = [run.path("packed", f"{number}.contents.parquet") for number in taken_back(run)]
+    kept = {p.number: run.path("packed", f"{p.number}.contents.parquet") for p in run.packed()}
+    lost = _digests(gone) - _digests(kept.values())
+    for number in sorted(kept) if lost else ():
+        path = run.path("packed", f"{number}.rows.parquet")
+        rows = read_table(path)
+        stays = [not lost & needed for needed in map(_needed, rows.select(_NEEDED).to_pylist())]
+        if not all(stays):
+            durable.remove(run.path("bundles", f"{number[:4]}.json"))
+            with durable.replacing(path) as draft, TableWriter(draft, ROWS) as writer:
+                for batch in rows.filter(pa.array(stays)).to_batches():
+                    writer.write(batch)
+                writer.close()
+
+
+def _digests(paths: Iterable[str]) -> set[bytes]:
+    found: set[bytes] = set()
+    for path in paths:
+        if os.path.exists(path):
+            found.update(read_table(path, ["sha256"]).column("sha256").to_pylist())
+    return found
+
+
+def _needed(row: dict[str, Any]) -> set[bytes]:
+    """Return the contents that a row leaves to be found elsewhere."""
+    if row["content"] is not None:
+        return set()
+    if row["recipe"] is None:
+        return {row["sha256"]}
+    return {piece["sha256"] for piece in row["recipe"] if piece["sha256"]}
 
 
 def taken_back(run: Run) -> list[str]:
@@ -53,8 +97,7 @@ def take_back(run: Run, numbers: Collection[str]) -> None:
     for number in numbers:
         durable.write_whole(run.path("packed", f"{number}{TAKEN_BACK}"), b"")
         durable.remove(run.path("packed", f"{number}.json"))
-        for kind in ("rows", "contents"):
-            durable.remove(run.path("packed", f"{number}.{kind}.parquet"))
+        durable.remove(run.path("packed", f"{number}.rows.parquet"))
         durable.remove(run.spooled(number))
     for name in ("bundles", "packed"):
         durable.sync_folder(run.path(name))

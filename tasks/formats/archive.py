@@ -81,7 +81,9 @@ class ArchiveWriter:
             block_linked=False,
             content_checksum=True,
         )
-        self._file.write(frame)
+        rest = memoryview(frame)
+        while rest:  # a file without a buffer may take only a part
+            rest = rest[self._file.write(rest) :]
         self._digest.update(frame)
         self.bytes += len(frame)
         self.frames.append(self.bytes)

@@ -193,7 +193,11 @@ class Cartridge:
                 copied = _copy(spooled, draft)
                 if copied != line.bytes:
                     raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
-            durable.append_line(self.file(JOURNAL), to_json(line))
+            try:
+                durable.append_line(self.file(JOURNAL), to_json(line))
+            except OSError:
+                durable.remove(self.file(line.archive))  # nobody would know of it
+                raise
         self._used = self.used() + self.cost(line.bytes)
 
     def drop(self, archives: set[str]) -> int:

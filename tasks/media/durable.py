@@ -64,9 +64,13 @@ def append_line(path: str, line: bytes) -> None:
     try:
         end = _end_of_last_line(fd)
         os.ftruncate(fd, end)
-        if os.pwrite(fd, line, end) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        os.fsync(fd)
+        try:
+            if os.pwrite(fd, line, end) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            os.fsync(fd)
+        except OSError:
+            os.ftruncate(fd, end)  # what may not be on the disk must not be read from memory
+            raise
     finally:
         os.close(fd)
     if end == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -217,8 +218,10 @@ def data_extents(fd: int, size: int) -> list[tuple[int, int]]:
     while position < size:
         try:
             start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError:
-            break  # ENXIO: only a hole is left
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # only a hole is left
         if start >= size:
             break
         stop = min(os.lseek(fd, start, os.SEEK_HOLE), size)

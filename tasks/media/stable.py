@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tasks.media.source import open_beneath, open_stepwise
+from tasks.media.source import data_extents, open_beneath, open_stepwise
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file that changes while it is read is read again so many times, with these pauses in seconds.
@@ -72,12 +73,33 @@ def read_once(root: bytes, path: bytes, size: int) -> tuple[bytes, os.stat_resul
         raise Unreadable(error.strerror or "it cannot be read") from error
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Turn errors of reading a source into Unreadable."""
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(error.strerror or "it cannot be read") from error
+
+
+def _facts(fd: int) -> os.stat_result:
+    with _reading():
+        return os.fstat(fd)
+
+
+def extents_of(fd: int, size: int) -> list[tuple[int, int]]:
+    """Return the (offset, length) of what is no hole; Unreadable where that cannot be told."""
+    with _reading():
+        return data_extents(fd, size)
+
+
 def read_all(fd: int, size: int) -> bytes:
     """Read an open file from where it stands to its end; `size` is only a guess."""
     pieces = []
-    while piece := os.read(fd, max(size + 1, 1 << 16)):
-        pieces.append(piece)
-        size = max(size - len(piece), 0)
+    with _reading():
+        while piece := os.read(fd, max(size + 1, 1 << 16)):
+            pieces.append(piece)
+            size = max(size - len(piece), 0)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -86,19 +108,20 @@ def unchanged(
 ) -> tuple[Any, os.stat_result]:
     """Call `read(fd, facts)` until the file did not change meanwhile; return (result, facts).
 
+    What `read` reads with the functions below becomes Unreadable where that fails; other errors of
+    the system, those of writing what was read, pass through.
+
     One that has changed just now is read again when its file system's clock has moved on. Raises
     Unreadable where it never holds still, or cannot be read.
     """
     for pause in (*PAUSES, None):
         fd = open_file(root, path)
         try:
-            before, began = os.fstat(fd), time.time_ns()
+            before, began = _facts(fd), time.time_ns()
             result = read(fd, before)
             is_last = pause is None  # a clock of another machine may be ahead of ours for ever
-            if same(before, os.fstat(fd)) and (is_settled(before, began) or is_last):
+            if same(before, _facts(fd)) and (is_settled(before, began) or is_last):
                 return result, before
-        except OSError as error:
-            raise Unreadable(error.strerror or "it cannot be read") from error
         finally:
             os.close(fd)
         if pause is not None:
@@ -112,7 +135,8 @@ def extent_reader(fd: int, start: int, length: int) -> Callable[[int], bytes]:
 
     def read(count: int) -> bytes:
         nonlocal position
-        piece = os.pread(fd, min(count, end - position), position)
+        with _reading():
+            piece = os.pread(fd, min(count, end - position), position)
         position += len(piece)
         return piece
 
