@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.luigid import Luigid
 from tests.helpers.program import NOBODY, REPOSITORY, Program
+from tests.helpers.terminal import Terminal, terminals
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -60,6 +61,13 @@ def cartridges(tmp_path: Path) -> MakeCartridges:
 
 
 @pytest.fixture
+def terminal(program: Program) -> Iterator[Terminal]:
+    """Starts a command on a terminal of its own; whatever is still there at the end is killed."""
+    with terminals(program) as start:
+        yield start
+
+
+@pytest.fixture
 def luigid(tmp_path: Path) -> Iterator[Luigid]:
     """A luigid that is gone after the test."""
     scheduler = Luigid(tmp_path / "luigid")
@@ -95,6 +103,21 @@ def as_nobody(commons: Path) -> Program:
     if not shutil.which("setpriv") or not _reaches_the_code(program.as_user()):
         pytest.skip("no other user can run the program from here")
     return program.as_user()
+
+
+@pytest.fixture
+def barred(as_nobody: Program, commons: Path) -> Program:
+    """A profile `home` over three files, of which its user may not read `source/001.bin`."""
+    source, cartridge = commons / "source", commons / "c1"
+    for folder in (source, cartridge):
+        folder.mkdir()
+    for number in range(3):
+        (source / f"{number:03}.bin").write_bytes(bytes([number]) * 1000)
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", source, cartridge], check=True)
+    (source / "001.bin").chmod(0)
+    as_nobody.init("home", [source], [cartridge])
+    return as_nobody
 
 
 @pytest.fixture

@@ -396,3 +396,42 @@ def test_a_file_that_may_no_longer_be_read_is_reported_each_time(
     (source / "open" / "new.txt").chmod(0o600)
     outcome = program.backup("home")
     assert (outcome["status"], outcome["added"]) == ("complete", 1)
+
+
+@pytest.mark.parametrize("name", ["new.txt", pytest.param("0001.txt", marks=pytest.mark.slow)])
+def test_a_file_that_stays_unreadable_makes_no_new_snapshot_each_time(
+    theirs: tuple[Program, Path], name: str
+) -> None:
+    """Whether it is new or was backed up before; and nothing new needs no cartridge."""
+    program, source = theirs
+    closed, cartridge = source / "open" / name, program.directory.parent / "c1"
+    content = f"secret, and this is {name}\n"
+    closed.write_text(content)
+    closed.chmod(0)
+    give(source / "open")
+    first = program.backup("home", code=3)
+    assert (first["status"], first["unreadable"]) == ("partial", [f"source/open/{name}"])
+    snapshots = program.snapshots("home")
+    assert first["snapshot"] in snapshots
+    cartridge.rename(cartridge.with_name("away"))
+    for _ in range(2):
+        again = program.backup("home", code=3)
+        assert (again["status"], again["snapshot"]) == ("partial", None)
+        assert again["unreadable"] == [f"source/open/{name}"]
+        assert (again["added"], again["modified"], again["bytes_stored"]) == (0, 0, 0)
+    assert program.snapshots("home") == snapshots
+    assert program.json("status", "home")["unfinished"] is None
+    cartridge.with_name("away").rename(cartridge)
+
+    (source / "open" / "another.txt").write_text("another\n")
+    give(source / "open" / "another.txt")
+    more = program.backup("home", code=3)
+    assert (more["added"], more["unreadable"]) == (1, [f"source/open/{name}"])
+    assert more["snapshot"] is not None
+    closed.chmod(0o600)
+    last = program.backup("home")
+    assert (last["status"], last["added"] + last["modified"]) == ("complete", 1)
+    program.restore("home", program.directory.parent / "out")
+    restored = program.directory.parent / "out" / "source" / "open" / name
+    assert restored.read_text() == content
+    assert program.backup("home")["status"] == "unchanged"

@@ -1,7 +1,9 @@
 """Lookups answer offline, for people and for machines: find, ls, diff, log."""
 
 import hashlib
+import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +291,23 @@ def test_whoever_stops_reading_sees_no_traceback(program: Program) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         process.wait(60)
+
+
+def test_an_interrupt_half_way_still_leaves_one_json_object(program: Program) -> None:
+    store = make_profile(program.workspace)
+    add_snapshot(store, FIRST, [row("wanted")])
+    add_numbered(store, SECOND, range(200_000))
+    for day in range(3, 29):
+        later = f"202601{day:02}T000000Z"
+        os.link(store.manifest_path(SECOND), store.manifest_path(later))
+    process = program.start("find", "home", "wanted", "--json")
+    assert process.stdout is not None
+    begin = process.stdout.read(len('{"matches": [{'))  # now it goes through what has no match
+    process.send_signal(signal.SIGINT)
+    found = json.loads(begin + process.stdout.read())
+    assert process.wait(60) == found["exit_code"] == 130
+    assert found["error"] == "Interrupted"
+    assert len(found["matches"]) == 1
 
 
 def test_lookups_need_neither_the_sources_nor_a_cartridge(program: Program) -> None:

@@ -1,7 +1,10 @@
 """A central scheduler may watch a run and share it out; it learns nothing it need not know."""
 
 import contextlib
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -129,3 +132,79 @@ def test_a_run_survives_a_luigid_that_starts_anew(
     if code:
         assert program.backup("home", "--scheduler", luigid.url)["status"] == "complete"
     assert len(program.snapshots("home")) == 1
+
+
+def test_a_run_completes_without_the_luigid_that_it_has_lost(
+    program: Program,
+    source: Path,
+    home: Path,
+    cartridges: MakeCartridges,
+    luigid: Luigid,
+    tmp_path: Path,
+) -> None:
+    [second] = cartridges(1)
+    program.run("label", second, "--set", "home", "--capacity", "5MB")
+    process = program.start("backup", "--json", "home", "--scheduler", luigid.url)
+    runs = program.workspace / "state" / "home" / "runs"
+    assert processes.wait_for(lambda: any(runs.glob("*/packed/*.json")), process)
+    luigid.process.kill()
+    luigid.process.wait()
+    code, out, err = processes.end_of(process, timeout=120)
+    assert code == 0, (out, err)
+    assert json.loads(out)["status"] == "complete"
+    assert f"luigid at {luigid.url} does not answer any more" in err
+    processes.assert_none_left(process, within=3)
+    for cartridge in sorted(home.iterdir()):
+        check_cartridge(cartridge)
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_failure_is_shown_as_one_sentence_without_names_of_files(
+    program: Program, home: Path, luigid: Luigid
+) -> None:
+    program.backup("home", "--scheduler", luigid.url, code=4)
+    failed = luigid.tasks("FAILED")
+    assert {task["name"] for task in failed.values()} == {"WriteCartridge"}
+    for task in failed:
+        told = json.loads(luigid.ask("fetch_error", task_id=task)["error"])
+        assert told.startswith("Waiting for cartridge home 2: ")
+        assert "\n" not in told.strip()
+        for word in ("Traceback", "File ", ".py", "private-", ".bin"):
+            assert word not in told
+
+
+def test_a_failure_that_nobody_foresaw_is_shown_without_a_traceback(
+    program: Program, home: Path, cartridges: MakeCartridges, luigid: Luigid
+) -> None:
+    """People at the program are told what was wrong where; who looks at luigid only that."""
+    program.backup("home", code=4)
+    [second] = cartridges(1)
+    program.run("label", second, "--set", "home", "--capacity", "5MB")
+    [run] = (program.workspace / "state" / "home" / "runs").iterdir()
+    shutil.rmtree(run / "scan")
+    error = program.backup("home", "--scheduler", luigid.url, code=1)
+    assert error["error"] == "StageFailed"
+    assert str(run / "scan") in error["message"]
+    failed = luigid.tasks("FAILED")
+    assert failed
+    for task in failed:
+        told = json.loads(luigid.ask("fetch_error", task_id=task)["error"])
+        assert told == "FileNotFoundError: 'cartridge backup home --debug' says where."
+
+
+def test_how_far_each_stage_is_can_be_seen(
+    program: Program, home: Path, luigid: Luigid, cartridges: MakeCartridges
+) -> None:
+    [second] = cartridges(1)
+    program.run("label", second, "--set", "home", "--capacity", "5MB")
+    program.backup("home", "--scheduler", luigid.url)
+    done = luigid.tasks("DONE").values()
+    told = {task["name"]: task["status_message"] or "" for task in done}
+    assert told["ScanSource"] == "32 entries"
+    assert re.fullmatch(r"7\.\d MB of 7\.\d MB", told["PackArchive"])
+    assert re.fullmatch(r"[\d.]+ MB of 5\.0 MB, cartridge home [12]", told["WriteCartridge"])
+    assert re.fullmatch(r".* of .*, cartridge home [12]", told["VerifyCartridge"])
+    percent = {task["name"]: task["progress_percentage"] for task in done}
+    assert percent["PackArchive"] == percent["VerifyCartridge"] == 100
+    assert 0 < percent["WriteCartridge"] <= 100

@@ -3,52 +3,17 @@
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pexpect
 import pytest
 
 from tests.helpers.compare import assert_same_tree
 from tests.helpers.media import check_cartridge, fill
 from tests.helpers.program import Medium, Program
+from tests.helpers.terminal import ENTER, Terminal, end_of
 
 MakeCartridges = Callable[[int], list[Path]]
-Terminal = Callable[..., "pexpect.spawn[str]"]
-
-ENTER = "press Enter"
-
-
-@pytest.fixture
-def terminal(program: Program) -> Iterator[Terminal]:
-    """Starts a command on a terminal of its own; whatever is still there at the end is killed."""
-    started: list[pexpect.spawn[str]] = []
-
-    def start(*args: str | Path) -> "pexpect.spawn[str]":
-        child = pexpect.spawn(
-            sys.executable,
-            ["-m", "pipelines", *map(str, args)],
-            cwd=str(program.workspace),
-            env=program.env | {"TERM": "xterm"},
-            encoding="utf-8",
-            timeout=60,
-            dimensions=(50, 200),
-        )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.close(force=True)
-
-
-def end_of(child: "pexpect.spawn[str]") -> tuple[int | None, str]:
-    """Wait for the end and return the exit code and what was shown since the last question."""
-    child.expect(pexpect.EOF)
-    child.close()
-    assert "Traceback" not in child.before
-    return child.exitstatus, child.before
 
 
 @pytest.fixture

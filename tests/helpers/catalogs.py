@@ -54,8 +54,11 @@ def regroup(manifest: str, rows: int) -> None:
     pq.write_table(table, manifest, row_group_size=rows)
 
 
-def add_archives(store: Store, numbers: int, cartridges: int) -> None:
-    """Say that the archives of so many numbered entries lie on so many cartridges in turn."""
+def add_archives(store: Store, numbers: int, cartridges: int, lost: int = 0) -> None:
+    """Say that the archives of so many numbered entries lie on so many cartridges in turn.
+
+    The cartridge with the serial `lost` is written off.
+    """
     count = numbers // ARCHIVE + 1
     archives = [
         ArchiveRow(
@@ -67,7 +70,7 @@ def add_archives(store: Store, numbers: int, cartridges: int) -> None:
             members=1,
             contents=1,
             cartridge=index % cartridges + 1,
-            state="stored",
+            state="lost" if index % cartridges + 1 == lost else "stored",
         )
         for index in range(count)
     ]

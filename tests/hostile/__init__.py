@@ -1,0 +1,1 @@
+"""Cartridges and catalogs that were made to attack."""
