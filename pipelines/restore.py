@@ -13,6 +13,7 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
+from tasks.catalog.members import label_of
 from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
 from tasks.catalog.store import Store
@@ -127,6 +128,10 @@ class Hands:
         for cartridge in shelf.cartridges:
             if self._is(cartridge, row):
                 return cartridge
+        # Where its label is damaged its place tells; every byte is checked in any case.
+        place = os.path.realpath(row.location)
+        if place in shelf.unreadable:
+            return Cartridge(place, label_of(row, self._name))
         return None
 
     def _is(self, cartridge: Cartridge, row: CartridgeRow) -> bool:

@@ -11,21 +11,22 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profile_path
+from tasks.catalog.export import DEAD
+from tasks.catalog.members import label_of
 from tasks.catalog.placement import LOST
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
 from tasks.catalog.store import Store
-from tasks.media.cartridge import LABEL, SUMS, Cartridge
-from tasks.media.readback import Verdict, expected_sums, read_back
+from tasks.media.cartridge import SUMS, Cartridge
+from tasks.media.readback import Verdict, examine
 from tasks.media.shelf import look
 from tasks.model.errors import (
     CartridgeWanted,
     DamageFound,
     FormatDamaged,
-    FormatUnsupported,
 )
 from tasks.model.units import format_size, iso
-from tasks.model.words import FORMAT_VERSION, CartridgeRow, Label
+from tasks.model.words import FORMAT_VERSION, Label
 
 
 @app.command(epilog="Example: cartridge verify home")
@@ -61,31 +62,10 @@ def verify(
 
 
 def check(cartridge: Cartridge, store: Store | None) -> Verdict:
-    """Read a cartridge back; what the catalog knows of it has to be there too.
-
-    Lists that cannot be read are damage as well, and the catalog's word is taken instead.
-    """
-    broken: list[str] = []
-    sums: dict[str, str] = {}
-    try:
-        Cartridge.open(cartridge.path)
-    except (FormatDamaged, FormatUnsupported, OSError):
-        broken.append(LABEL)
-    try:
-        sums = expected_sums(cartridge)
-    except (FormatDamaged, OSError) as error:
-        broken.append(_name_in(error, cartridge, "journal.jsonl"))
-    if store is not None:
-        serial = cartridge.label.serial
-        known = {row.archive: row.sha256 for row in store.archives() if row.cartridge == serial}
-        sums = {**sums, **known}
-    verdict = read_back(cartridge, sums, ignore)
-    return Verdict(verdict.archives, verdict.bytes, sorted({*verdict.damaged, *broken}))
-
-
-def _name_in(error: Exception, cartridge: Cartridge, otherwise: str) -> str:
-    path = error.facts.get("file") if isinstance(error, FormatDamaged) else None
-    return os.path.relpath(path, cartridge.path) if path else otherwise
+    """Read a cartridge back; what the catalog knows of it has to be there too."""
+    rows = store.archives() if store is not None else []
+    mine = [r for r in rows if r.cartridge == cartridge.label.serial and r.state != DEAD]
+    return examine(cartridge, {row.archive: row.sha256 for row in mine}, ignore)
 
 
 def _chosen(folder: str, name: str) -> tuple[Store | None, list[Cartridge]]:
@@ -101,7 +81,7 @@ def _chosen(folder: str, name: str) -> tuple[Store | None, list[Cartridge]]:
     # Something lies where a cartridge was seen last, and it does not say who it is.
     nameless = {os.path.realpath(r.location): r for r in rows if r.state != LOST}
     found += [
-        Cartridge(path, _label_of(nameless[path], name))
+        Cartridge(path, label_of(nameless[path], name))
         for path in shelf.unreadable
         if path in nameless
     ]
@@ -114,7 +94,7 @@ def _in_folder(path: str) -> Cartridge:
     """Return the cartridge in a folder, were its label damaged; FormatDamaged where it is none."""
     try:
         return Cartridge.open(path)
-    except (FormatDamaged, FileNotFoundError) as error:
+    except (FormatDamaged, OSError) as error:
         if not os.path.exists(os.path.join(path, SUMS)):
             reason = "there is no cartridge in it: no label, and no SHA256SUMS"
             raise FormatDamaged(file=path, reason=reason) from error
@@ -130,21 +110,6 @@ def _in_folder(path: str) -> Cartridge:
         encryption="",
     )
     return Cartridge(path, unknown)
-
-
-def _label_of(row: CartridgeRow, profile: str) -> Label:
-    """Return the label that a cartridge should have."""
-    return Label(
-        format_version=FORMAT_VERSION,
-        set=row.set,
-        serial=row.serial,
-        uuid=row.uuid,
-        profile=profile,
-        capacity=row.capacity,
-        created=row.created,
-        codec="",
-        encryption="",
-    )
 
 
 def _facts(cartridge: Cartridge, verdict: Verdict) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import itertools
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -148,7 +151,7 @@ class _Restoring:
         name = self._selected.archives[number]
         facts = facts_of(self._rows.take(pa.array(mine["row"])))
         try:
-            file = open(os.path.join(cartridge, name), "rb", buffering=0)  # noqa: SIM115  # closed below
+            file = _open_archive(os.path.join(cartridge, name))
         except OSError:
             done.damaged.update(mine["row"].tolist())
             return done
@@ -301,6 +304,15 @@ def _begin() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+
+
+def _open_archive(path: str) -> io.FileIO:
+    """Open an archive for reading: nothing but a regular file, by no link."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return io.FileIO(fd)
 
 
 def facts_of(rows: pa.Table) -> Iterator[Facts]:

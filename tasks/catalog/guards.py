@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from tasks.catalog.export import STORED
 from tasks.catalog.runs import Request, Run
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
+from tasks.media.shelf import belongs
 from tasks.model.errors import WrongCartridge
 
 
@@ -17,6 +19,10 @@ def check(cartridge: Cartridge, run: Run) -> None:
     facts = os.statvfs(cartridge.path)
     if facts.f_flag & os.ST_RDONLY or not os.access(cartridge.path, os.W_OK):
         raise _refused(cartridge, "it is read-only")
+    set_name, profile = request.profile.cartridges.set, request.profile_name
+    if not belongs(cartridge.label, set_name, profile):
+        label = cartridge.label
+        raise _refused(cartridge, f"its label says set '{label.set}', profile '{label.profile}'")
     around = source_around(cartridge.path, request)
     if around is not None:
         raise _refused(cartridge, f"it lies inside the source '{around}'")
@@ -41,6 +47,8 @@ def _check_history(cartridge: Cartridge, run: Run) -> None:
     for row in rows:
         if row.state == STORED and lines.get(row.archive) != row.sha256:
             raise _refused(cartridge, f"{row.archive} is not as it was written")
+        if row.state == STORED and not _is_whole(cartridge.file(row.archive), row.bytes):
+            raise _refused(cartridge, f"{row.archive} is not as long as it was written, or gone")
     mine = f"archives/{run.snapshot}/"
     for name in cartridge.unaccounted():
         if not name.startswith(mine) and name not in {row.archive for row in rows}:
@@ -49,6 +57,14 @@ def _check_history(cartridge: Cartridge, run: Run) -> None:
     for line in cartridge.journal():
         if line.archive not in known and line.snapshot != run.snapshot:
             raise _refused(cartridge, f"{line.archive} was written by another workspace")
+
+
+def _is_whole(path: str, size: int) -> bool:
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == size
 
 
 def reconcile(cartridge: Cartridge, run: Run) -> None:

@@ -9,7 +9,7 @@ from tasks.catalog.runs import Request
 from tasks.catalog.store import Store
 from tasks.media import cartridge as media
 from tasks.media.shelf import Shelf, look
-from tasks.model.words import CartridgeRow, Label
+from tasks.model.words import FORMAT_VERSION, CartridgeRow, Label
 
 
 def row_of(label: Label, path: str, capacity: int | None) -> CartridgeRow:
@@ -24,6 +24,21 @@ def row_of(label: Label, path: str, capacity: int | None) -> CartridgeRow:
         used=0,
         location=path,
         created=label.created,
+    )
+
+
+def label_of(row: CartridgeRow, profile: str) -> Label:
+    """Return the label that a cartridge should have."""
+    return Label(
+        format_version=FORMAT_VERSION,
+        set=row.set,
+        serial=row.serial,
+        uuid=row.uuid,
+        profile=profile,
+        capacity=row.capacity,
+        created=row.created,
+        codec="",
+        encryption="",
     )
 
 

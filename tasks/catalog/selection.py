@@ -60,7 +60,11 @@ def select(store: Store, snapshot: str, patterns: Sequence[str]) -> Selected:
     """
     path = store.manifest_path(snapshot)
     chosen = _matching(path, Selection(patterns)) if patterns else batches(path)
-    rows = pa.Table.from_batches(list(chosen), schema=SCHEMA)
+    try:
+        rows = pa.Table.from_batches(list(chosen), schema=SCHEMA)
+    except (pa.ArrowException, KeyError) as error:
+        reason = f"its columns are not those of a manifest: {error}"
+        raise FormatDamaged(file=path, reason=reason) from error
     if patterns and not rows.num_rows:
         raise NothingSelected(snapshot=snapshot, patterns=", ".join(patterns))
     if patterns:

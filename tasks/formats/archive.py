@@ -154,6 +154,8 @@ class ContentReader:
 
     def read(self, frame: int, skip: int, length: int) -> Iterator[memoryview]:
         """Yield the pieces of one content; FormatDamaged where the archive ends before it does."""
+        if min(frame, skip, length) < 0:
+            raise FormatDamaged(file=self._name, reason="the manifest has a negative place in it")
         if frame != self._offset:
             self._frames = self._forward_to(frame)
             self._advance()

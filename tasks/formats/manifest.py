@@ -21,6 +21,7 @@ from tasks.model.errors import FormatDamaged, FormatUnsupported
 from tasks.model.words import FORMAT_VERSION
 
 ROWS = 1 << 16
+_LARGEST_GROUP = 1 << 30
 SHA256 = pa.binary(32)
 WORD = pa.dictionary(pa.int32(), pa.string())
 MOMENT = pa.timestamp("ns", tz="UTC")
@@ -142,6 +143,7 @@ def open_table(path: str) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         version = int((file.metadata.metadata or {})[_VERSION_KEY])
+        _check_sizes(file.metadata)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -149,6 +151,14 @@ def open_table(path: str) -> pq.ParquetFile:
     if version > FORMAT_VERSION:
         raise FormatUnsupported(file=path, version=version, known=FORMAT_VERSION)
     return file
+
+
+def _check_sizes(facts: pq.FileMetaData) -> None:
+    """Raise ValueError where a row group would take far more memory than any that we write."""
+    for number in range(facts.num_row_groups):
+        group = facts.row_group(number)
+        if group.num_rows > 2 * ROWS or group.total_byte_size > _LARGEST_GROUP:
+            raise ValueError(f"row group {number} is larger than any that was ever written")
 
 
 def read_info(path: str, kind: type[Any]) -> Any:

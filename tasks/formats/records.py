@@ -52,8 +52,18 @@ def read_label(text: bytes, file: str) -> Label:
 
 def read_journal(text: bytes, file: str) -> list[JournalLine]:
     """Read `journal.jsonl`; a last line without its newline was torn and does not count."""
-    lines = text.split(b"\n")[:-1]
-    return [from_json(JournalLine, line, file) for line in lines if line]
+    lines = [from_json(JournalLine, line, file) for line in text.split(b"\n")[:-1] if line]
+    for line in lines:
+        if not _within(line.archive, file).startswith("archives/") or line.bytes < 0:
+            raise FormatDamaged(file=file, reason=f"{line.archive!a} is no archive")
+    return lines
+
+
+def _within(name: str, file: str) -> str:
+    """Return the name of a file on a cartridge; FormatDamaged where it leads out of it."""
+    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+        raise FormatDamaged(file=file, reason=f"{name[:80]!a} is no name of a file on a cartridge")
+    return name
 
 
 def journal_text(lines: Iterable[JournalLine]) -> bytes:
@@ -73,7 +83,7 @@ def read_sums(text: bytes, file: str) -> dict[str, str]:
             raise FormatDamaged(file=file, reason=f"the line {line[:80]!a} is no checksum")
         if plain != line:
             name = _ESCAPED.sub(lambda found: _UNESCAPE[found[0]], name)
-        sums[name.removeprefix("./")] = digest.lower()
+        sums[_within(name.removeprefix("./"), file)] = digest.lower()
     return sums
 
 

@@ -38,6 +38,8 @@ _NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fse
 _BLOCK = 4096
 _JOURNAL_LINE = 256
 _COPY = 8 << 20
+# Bytes: more than the lists of a million archives take.
+_LARGEST_LIST = 256 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -64,7 +66,7 @@ class Cartridge:
     def open(cls, path: str) -> Cartridge:
         """Read the label at `path`; FileNotFoundError where there is none."""
         file = os.path.join(path, LABEL)
-        return cls(path, read_label(durable.read_whole(file, limit=1 << 20), file))
+        return cls(path, read_label(durable.read_untrusted(file, limit=1 << 20), file))
 
     def file(self, name: str) -> str:
         """Name a file on the cartridge; `name` is relative to its top."""
@@ -74,7 +76,7 @@ class Cartridge:
         """Read which archives lie here, in the order they were placed."""
         try:
             with self._medium():
-                text = durable.read_whole(self.file(JOURNAL), limit=1 << 30)
+                text = durable.read_untrusted(self.file(JOURNAL), limit=_LARGEST_LIST)
         except FileNotFoundError:
             return []
         return read_journal(text, self.file(JOURNAL))
@@ -83,7 +85,7 @@ class Cartridge:
         """Read what SHA256SUMS says, {} where the cartridge was never sealed."""
         try:
             with self._medium():
-                text = durable.read_whole(self.file(SUMS), limit=1 << 30)
+                text = durable.read_untrusted(self.file(SUMS), limit=_LARGEST_LIST)
         except FileNotFoundError:
             return {}
         return read_sums(text, self.file(SUMS))

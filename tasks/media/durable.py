@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 from tasks.model.errors import WorkspaceFull
@@ -84,8 +85,23 @@ def _end_of_last_line(fd: int) -> int:
 
 
 def read_whole(path: str, limit: int = 64 << 20) -> bytes:
-    """Read a small file; OSError EFBIG where it is larger than any honest one."""
-    with open(path, "rb") as file:
+    """Read a small file; OSError EFBIG where no honest one is so large, EINVAL for a pipe."""
+    return _read(path, limit, 0)
+
+
+def read_untrusted(path: str, limit: int) -> bytes:
+    """Do the same with a file that may be a link out of the place where it lies: OSError ELOOP."""
+    return _read(path, limit, os.O_NOFOLLOW)
+
+
+def _read(path: str, limit: int, flags: int) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    with open(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        if facts.st_size > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)

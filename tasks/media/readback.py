@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tasks.media.cartridge import LABEL, Cartridge
+from tasks.media import durable
+from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
+from tasks.model.errors import CartridgeError
 
 _PIECE = 4 << 20
 _THREADS = 2
+_LISTED = (LABEL, JOURNAL, "README.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,81 @@ def expected_sums(cartridge: Cartridge) -> dict[str, str]:
     older than its catalog; its archives and its label are judged all the same.
     """
     archives = {line.archive: line.sha256 for line in cartridge.journal()}
-    sums = cartridge.sums()
-    if not archives.keys() <= sums.keys():
-        sums = {n: d for n, d in sums.items() if n == LABEL or n.startswith("archives/")}
-    return {**sums, **archives}
+    return {**_judged(archives, cartridge.sums()), **archives}
+
+
+def _judged(archives: Mapping[str, str], sums: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of SHA256SUMS that counts at this time."""
+    if archives.keys() <= sums.keys():
+        return dict(sums)
+    return {n: d for n, d in sums.items() if n == LABEL or n.startswith("archives/")}
+
+
+def examine(cartridge: Cartridge, known: Mapping[str, str], seen: Callable[[int], None]) -> Verdict:
+    """Read all of a cartridge back, and judge its lists by each other.
+
+    `known` is what the catalog has of its archives, {} where there is none; its word goes first.
+    """
+    broken = {LABEL} - _readable_label(cartridge)
+    journal = _listed(broken, JOURNAL, lambda: {x.archive: x.sha256 for x in cartridge.journal()})
+    sums = _listed(broken, SUMS, cartridge.sums)
+    elsewhere = {name for name in sums if name.startswith("archives/")} - journal.keys()
+    if known.keys() - journal.keys() or (elsewhere and journal.keys() - sums.keys()):
+        broken.add(JOURNAL)  # it lacks one, or has one under another name
+    if _is_cut(cartridge, journal, sums):
+        broken.add(SUMS)
+    expected = {**_judged(journal, sums), **journal, **known}
+    expected = {name: digest for name, digest in expected.items() if name not in broken}
+    verdict = read_back(cartridge, expected, seen)
+    damaged = {*verdict.damaged}
+    for name in journal.keys() & sums.keys():
+        right = _right(cartridge, name, [expected[name], journal[name], sums[name]], damaged)
+        broken |= {JOURNAL} if right and journal[name] != right else set()
+        broken |= {SUMS} if right and sums[name] != right else set()
+        damaged -= {name} if right else set()
+    return Verdict(verdict.archives, verdict.bytes, sorted(damaged | broken))
+
+
+def _readable_label(cartridge: Cartridge) -> set[str]:
+    try:
+        Cartridge.open(cartridge.path)
+    except (CartridgeError, OSError):
+        return set()
+    return {LABEL}
+
+
+def _listed(broken: set[str], name: str, read: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Read a list; one that cannot be read is broken, and says nothing."""
+    try:
+        return read()
+    except (CartridgeError, OSError):
+        broken.add(name)
+        return {}
+
+
+def _is_cut(cartridge: Cartridge, journal: Mapping[str, str], sums: Mapping[str, str]) -> bool:
+    """Whether SHA256SUMS lacks what every seal puts there.
+
+    A run that is not finished leaves its own archives, the newest, out of it; nothing else.
+    """
+    ours = {n for n, _ in cartridge.files() if n in _LISTED or n.startswith("catalog/")}
+    if not any(name.startswith("catalog/") for name in ours):
+        return False  # it was never sealed
+    missing = journal.keys() - sums.keys()
+    if not missing:
+        return not {n for n in ours if not n.endswith(durable.DRAFT)} <= sums.keys()
+    newest = max(name.split("/")[1] for name in journal)
+    return not sums.keys() >= {LABEL, JOURNAL} or any(n.split("/")[1] != newest for n in missing)
+
+
+def _right(cartridge: Cartridge, name: str, candidates: list[str], damaged: set[str]) -> str | None:
+    """Return which of several digests a file has, None where it has none of them."""
+    if name not in damaged:
+        return candidates[0]
+    for digest in {*candidates[1:]} - {candidates[0]}:
+        if _digest(cartridge.file(name), lambda count: None)[0] == digest:
+            return digest
+    return None
 
 
 def read_back(
@@ -52,10 +127,12 @@ def _digest(path: str, seen: Callable[[int], None]) -> tuple[str, int]:
     """Return a file's SHA-256 and size; no digest at all where it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return "", 0
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "", 0
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while piece := os.read(fd, _PIECE):

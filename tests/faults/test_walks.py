@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import MakeCartridges
 from tests.helpers.compare import assert_same_tree, snapshot_of
 from tests.helpers.faults import FULL, READ_ONLY, SHORT, SICK, Fault, Faults
 from tests.helpers.media import check_cartridge, fill
@@ -20,18 +22,37 @@ from tests.helpers.program import Medium, Program
 from tests.helpers.trees import small_tree
 
 WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "short": SHORT}
-PLACES = ("workspace", "cartridges")
-# The failing call as a part of all calls of a run that could fail.
+TRACEBACK = pytest.mark.xfail(strict=True, reason="a Parquet writer that is left shows a traceback")
 QUICK = [
-    ("workspace", "full", "lasting", 0.35),
-    ("workspace", "sick", "once", 0.7),
-    ("cartridges", "full", "once", 0.45),
-    ("cartridges", "sick", "once", 0.2),
-    ("cartridges", "read-only", "lasting", 0.6),
-    ("cartridges", "short", "lasting", 0.0),
+    pytest.param("workspace", "full", True, 150, marks=TRACEBACK),
+    ("workspace", "full", True, 1000),
+    ("workspace", "sick", False, 400),
+    ("cartridges", "full", False, 60),
+    ("cartridges", "sick", False, 40),
+    ("cartridges", "short", True, 1),
 ]
-# Once and lasting failures are met at places between each other.
-SLOW = {"once": (0.12, 0.62), "lasting": (0.37, 0.87)}
+# How far the failing calls of a walk lie apart; FAULT_STEP=1 walks over each, in a night.
+STEPS = {"workspace": 1250, "cartridges": 150}
+STEP = int(os.environ.get("FAULT_STEP", "0"))
+
+
+@pytest.mark.xfail(strict=True, reason="a running packer publishes what was taken back meanwhile")
+def test_an_archive_that_made_room_for_the_catalog_is_packed_again(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    """The catalog of the first cartridge finds no room while the packer is still at work."""
+    fill(source, files=60, size=250_000)
+    made = cartridges(5)
+    program.init("home", [source], made, capacity="4MB")
+    program.edit_profile("home", {"archive": {"archive_size": "600kB"}})
+    root = made[0] / "catalog"
+    fault = Fault(roots=(root,), error=errno.ENOSPC, kinds=("open", "mkdir"), at=1)
+    faults = Faults(program, fault)
+    done = faults.program.backup("home", code=None)
+    assert faults.hits == 1
+    assert done.get("status") == "complete", done
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +84,11 @@ class Job:
         shutil.rmtree(self.live, ignore_errors=True)
         subprocess.run(["cp", "-a", self.base / "saved", self.live], check=True)
 
-    def fault(self, place: str, what: str, how: str, part: float) -> Fault:
-        """Choose the call to fail, counted in a run that is left alone; resets."""
+    def fault(self, place: str, what: str, lasting: bool, at: int) -> Fault:
+        """Choose the calls to fail."""
         error, kinds = WHAT[what]
-        roots = (self.program.workspace if place == "workspace" else self.live / "media",)
-        self.reset()
-        counted = Faults(self.program, Fault(roots=roots, error=error, kinds=kinds))
-        counted.program.backup("home")
-        at = 1 + int(part * counted.count)
-        self.reset()
-        return Fault(roots=roots, error=error, kinds=kinds, at=at, lasting=how == "lasting")
+        root = self.program.workspace if place == "workspace" else self.live / "media"
+        return Fault(roots=(root,), error=error, kinds=kinds, at=at, lasting=lasting)
 
 
 @pytest.fixture(scope="module")
@@ -95,37 +111,43 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     shutil.rmtree(base)
 
 
-@pytest.mark.parametrize(("place", "what", "how", "part"), QUICK)
+@pytest.mark.parametrize(("place", "what", "lasting", "at"), QUICK)
 def test_a_call_that_fails_costs_nothing(
-    job: Job, place: str, what: str, how: str, part: float
+    job: Job, place: str, what: str, lasting: bool, at: int
 ) -> None:
-    check(job, job.fault(place, what, how, part))
+    assert is_met(job, job.fault(place, what, lasting, at))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", SLOW)
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("place", PLACES)
-def test_any_call_that_fails_costs_nothing(job: Job, place: str, what: str, how: str) -> None:
-    for part in SLOW[how]:
-        check(job, job.fault(place, what, how, part))
+@pytest.mark.parametrize("place", STEPS)
+def test_whichever_call_fails_it_costs_nothing(job: Job, place: str, what: str) -> None:
+    step = STEP or STEPS[place]
+    # Every walk begins elsewhere; once and lasting take turns.
+    at, lasting = 1 + 17 * len(what) % step, len(what) % 2 == 0
+    while is_met(job, job.fault(place, what, lasting, at)):
+        at, lasting = at + step, not lasting
 
 
-def check(job: Job, fault: Fault) -> None:
-    """Back up with a fault, then without: what a run says is so, and all snapshots come back."""
+def is_met(job: Job, fault: Fault) -> bool:
+    """Back up with a fault, then without: what a run says is so, and all snapshots come back.
+
+    False where the run was over before the fault; then there is nothing to see.
+    """
+    job.reset()
     faults = Faults(job.program, fault)
     done = faults.program.run("backup", "--json", "home", code=None)  # fails on a traceback
     told = json.loads(done.stdout)
     where = f"{fault}: {faults.first}: {told}"
-    assert faults.hits, where
+    if not faults.hits:
+        assert done.returncode == 0, where
+        return False
     assert ("error" in told) == (done.returncode != 0), where
     assert "\n" not in told.get("message", ""), where
-    assert (fault.error == errno.EIO) or told.get("error") != "DamageFound", where
     assert not (torn := list(not_whole(job))), f"{where}: {torn}"
     if done.returncode == 0:
         assert told["snapshot"] in job.program.snapshots("home"), where
-    again = job.program.json("backup", "home", code=None)
-    assert "error" not in again, f"{where}, then {again}"
+    ends_well(job, where)
     known = job.program.snapshots("home")
     assert known[0] == job.first, where
     assert len(known) == 2, f"{where}: {known}"
@@ -136,6 +158,19 @@ def check(job: Job, fault: Fault) -> None:
     check_media(job)
     left = [path for path in job.program.workspace.rglob("*.tmp") if path.is_file()]
     assert not left, f"{where}: {left}"
+    return True
+
+
+def ends_well(job: Job, where: str) -> None:
+    """Back up without a fault; where all cartridges were given up, a person brings new ones."""
+    again = job.program.json("backup", "home", code=None)
+    if again.get("error") == "CartridgeWanted":
+        for name in ("new-1", "new-2"):
+            folder = job.live / "media" / name
+            folder.mkdir()
+            job.program.run("label", folder, "--set", "home")
+        again = job.program.json("backup", "home", code=None)
+    assert "error" not in again, f"{where}, then {again}"
 
 
 def check_media(job: Job) -> None:

@@ -161,7 +161,6 @@ def test_a_changed_archive_is_read_or_refused(done: list[Change], which: int) ->
             assert len(piece) <= FRAME
 
 
-@pytest.mark.xfail(strict=True, reason="a negative place ends in a ValueError")
 @settings(max_examples=150)
 @given(
     st.integers(-(1 << 63), (1 << 63) - 1) | st.sampled_from([f for f, _, _ in PLACES]),

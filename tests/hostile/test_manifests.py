@@ -264,7 +264,6 @@ def test_a_manifest_of_a_newer_version_is_refused_by_every_command(forged: Forge
         assert "99" in ended.out + ended.err
 
 
-@pytest.mark.xfail(strict=True, reason="other columns end in an ArrowInvalid")
 def test_a_manifest_of_other_columns_is_damage(forged: Forged) -> None:
     sound(forged)
     path = forged.store.manifest_path(SNAPSHOT)
@@ -275,6 +274,8 @@ def test_a_manifest_of_other_columns_is_damage(forged: Forged) -> None:
     assert '"StageFailed"' not in ended.out, ended.out
 
 
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="a page is decompressed whole, whatever it expands to")
 def test_a_page_that_expands_without_end_takes_no_memory(forged: Forged) -> None:
     """A column of one value a hundred million times takes a few kilobytes as Parquet."""
     sound(forged)
