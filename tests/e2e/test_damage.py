@@ -315,8 +315,7 @@ def test_an_old_archive_that_a_new_run_overwrote_is_found(
 ) -> None:
     """As sticks of a false size do: what is written last is right, what lay there before is not.
 
-    The next run reads old archives back too: it sets the cartridge aside, and wants another for what
-    it was to hold.
+    The next run reads old archives back too: it sets the cartridge aside, and wants another.
     """
     small_tree(source, files=20)
     [cartridge] = cartridges(1)

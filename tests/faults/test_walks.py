@@ -23,6 +23,7 @@ from tests.helpers.trees import small_tree
 
 WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "short": SHORT}
 TRACEBACK = pytest.mark.xfail(strict=True, reason="a Parquet writer that is left shows a traceback")
+STRAY = pytest.mark.xfail(strict=True, reason="an archive stays that no journal names")
 QUICK = [
     pytest.param("workspace", "full", True, 150, marks=TRACEBACK),
     ("workspace", "full", True, 1000),
@@ -119,8 +120,14 @@ def test_a_call_that_fails_costs_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        pytest.param(place, what, marks=STRAY if (place, what) == ("cartridges", "full") else ())
+        for place in STEPS
+        for what in WHAT
+    ],
+)
 def test_whichever_call_fails_it_costs_nothing(job: Job, place: str, what: str) -> None:
     step = STEP or STEPS[place]
     # Every walk begins elsewhere; once and lasting take turns.
