@@ -24,7 +24,7 @@ from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
 from tasks.catalog.opening import Options, abandon, open_run, unfinished
 from tasks.catalog.runs import Place, Run
-from tasks.media import locks
+from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
 from tasks.model.errors import CartridgeError, CartridgeWanted, DamageFound, SpoolFull
 from tasks.model.profile import Profile
@@ -128,7 +128,7 @@ class _Session:
         name, wanted = self._place.profile_name, self._profile.notify
         notify.check(wanted)
         os.makedirs(self._place.folder, exist_ok=True)
-        with self._locked():
+        with durable.in_workspace(), self._locked():
             hooks.run_hooks(self._profile.hooks.before, "before", self._named())
             try:
                 outcome = self._work()

@@ -35,6 +35,7 @@ from tasks.model.errors import (
     PackAgain,
     RunActive,
     StageFailed,
+    WorkspaceFull,
     rebuild,
 )
 from tasks.model.words import Failure
@@ -44,6 +45,8 @@ from tasks.model.words import Failure
 _LEAST_TELLING = ("StageFailed", "SpoolFull")
 # Seconds: for children to end, for a worker without work to look around, for others to leave.
 _PATIENCE, _IDLE, _LEAVING = 5.0, 3.0, 30.0
+# Bytes below which a disk counts as full.
+_NO_ROOM = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def _complete(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> Crew:
     built = False
     while not last.complete():
         if built and crew.url is None:
-            raise StageFailed(stage=last.task_family, reason="it left no output")
+            raise _no_output(last, run)
         try:
             with _no_child_left():
                 _build(last, run, crew, stop)
@@ -106,6 +109,14 @@ def _complete(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> Crew:
                 raise error
             built = False
     return crew
+
+
+def _no_output(last: Stage, run: Run) -> CartridgeError:
+    """Say why a stage left nothing, not even its error: most often there was no room for either."""
+    facts = os.statvfs(run.folder)
+    if facts.f_bavail * facts.f_frsize < _NO_ROOM or (facts.f_files and not facts.f_favail):
+        return WorkspaceFull(path=run.place.workspace)
+    return StageFailed(stage=last.task_family, reason="it left no output")
 
 
 def _is_made_good(run: Run, error: CartridgeError) -> bool:

@@ -315,7 +315,8 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> bool:
             placed = run.placed()
             mine = [n for n, serial in placed.items() if serial == cartridge.label.serial]
             if not mine:
-                raise
+                cartridge.write_sums()  # some of the catalog may be new, some old
+                return False
             newest = max(mine)
             cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
             cartridge.tidy([run.snapshot])

@@ -14,7 +14,7 @@ from tasks.catalog.runs import Run
 from tasks.formats.manifest import TableWriter, read_table
 from tasks.formats.records import to_json
 from tasks.media import durable, locks
-from tasks.model.words import Placed
+from tasks.model.words import BundleReceipt, Placed
 
 # Marks a number that was used by an archive which is to be packed again.
 TAKEN_BACK = ".gone"
@@ -40,6 +40,7 @@ def settle(run: Run) -> list[str]:
                     durable.remove(run.path(folder, f"{receipt.sequence:03d}.json"))
         take_back(run, numbers)
         _forget_dependents(run)
+        _forget_receipts(run)
     return numbers
 
 
@@ -61,6 +62,15 @@ def _forget_dependents(run: Run) -> None:
                 for batch in rows.filter(pa.array(stays)).to_batches():
                     writer.write(batch)
                 writer.close()
+
+
+def _forget_receipts(run: Run) -> None:
+    """Remove receipts of bundles that lost an archive while their packer was still at work."""
+    packed = {archive.number for archive in run.packed()}
+    for name in sorted(os.listdir(run.path("bundles"))):
+        path = os.path.join("bundles", name)
+        if name.endswith(".json") and {*run.load(path, BundleReceipt).archives} - packed:
+            durable.remove(run.path(path))
 
 
 def _digests(paths: Iterable[str]) -> set[bytes]:

@@ -110,7 +110,11 @@ class TableWriter:
     def _flush(self) -> None:
         if self._waiting:
             table = pa.Table.from_batches(self._waiting).cast(self._schema)
-            self._writer.write_table(table, row_group_size=ROWS)
+            try:
+                self._writer.write_table(table, row_group_size=ROWS)
+            except OSError:
+                self._writer.is_open = False  # nor must it try to close what it could not write
+                raise
         self._waiting, self._rows = [], 0
 
     def close(self, info: object = None) -> None:
@@ -118,7 +122,14 @@ class TableWriter:
         self._flush()
         if info is not None:
             self._writer.add_key_value_metadata({_INFO_KEY: to_json(info).strip()})
-        self._writer.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the file; one that could not be closed must not try again when it is forgotten."""
+        try:
+            self._writer.close()
+        finally:
+            self._writer.is_open = False
 
     def __enter__(self) -> TableWriter:
         """Close the file when the block ends, whether or not it ended well."""
@@ -132,7 +143,7 @@ class TableWriter:
     ) -> None:
         """Let go of the file descriptor; closing twice is harmless."""
         if self._writer.is_open:
-            self._writer.close()
+            self._let_go()
 
 
 def open_table(path: str) -> pq.ParquetFile:

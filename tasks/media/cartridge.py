@@ -191,11 +191,11 @@ class Cartridge:
         """Copy an archive here, flush it, then say so in the journal."""
         with self._medium():
             self._make_folder(os.path.dirname(line.archive))
-            with durable.replacing(self.file(line.archive)) as draft:
-                copied = _copy(spooled, draft)
-                if copied != line.bytes:
-                    raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
             try:
+                with durable.replacing(self.file(line.archive)) as draft:
+                    copied = _copy(spooled, draft)
+                    if copied != line.bytes:
+                        raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
                 durable.append_line(self.file(JOURNAL), to_json(line))
             except OSError:
                 durable.remove(self.file(line.archive))  # nobody would know of it
@@ -210,7 +210,10 @@ class Cartridge:
             return 0
         with self._medium():
             kept = journal_text(line for line in lines if line.archive not in archives)
-            durable.write_whole(self.file(JOURNAL), kept)
+            if durable.read_untrusted(self.file(JOURNAL), _LARGEST_LIST).startswith(kept):
+                durable.cut(self.file(JOURNAL), len(kept))  # on a full volume too
+            else:
+                durable.write_whole(self.file(JOURNAL), kept)
             for line in dead:
                 durable.remove(self.file(line.archive))
                 with contextlib.suppress(OSError):

@@ -78,6 +78,16 @@ def append_line(path: str, line: bytes) -> None:
         sync_folder(os.path.dirname(path))
 
 
+def cut(path: str, size: int) -> None:
+    """Cut a file off behind its first `size` bytes, and flush it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _end_of_last_line(fd: int) -> int:
     size = os.fstat(fd).st_size
     start = max(0, size - (1 << 16))

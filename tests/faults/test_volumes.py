@@ -54,7 +54,6 @@ def test_a_full_disk_of_the_workspace_ends_the_run_which_goes_on_when_there_is_r
     check_cartridge(made[0])
 
 
-@pytest.mark.xfail(strict=True, reason="no error can be recorded on a disk without any room")
 def test_a_disk_of_the_workspace_without_any_room_is_told_as_full(
     cramped: Program, source: Path, cartridges: MakeCartridges
 ) -> None:
@@ -104,7 +103,6 @@ def test_a_volume_smaller_than_its_label_says_is_filled_and_the_next_is_taken(
     all_is_well(program, source, made, tmp_path / "out")
 
 
-@pytest.mark.xfail(strict=True, reason="no archive makes room where its list cannot be rewritten")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_volume_without_any_room_gives_way_to_the_next(
     program: Program,

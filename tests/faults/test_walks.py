@@ -22,10 +22,8 @@ from tests.helpers.program import Medium, Program
 from tests.helpers.trees import small_tree
 
 WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "short": SHORT}
-TRACEBACK = pytest.mark.xfail(strict=True, reason="a Parquet writer that is left shows a traceback")
-STRAY = pytest.mark.xfail(strict=True, reason="an archive stays that no journal names")
 QUICK = [
-    pytest.param("workspace", "full", True, 150, marks=TRACEBACK),
+    ("workspace", "full", True, 150),
     ("workspace", "full", True, 1000),
     ("workspace", "sick", False, 400),
     ("cartridges", "full", False, 60),
@@ -37,7 +35,6 @@ STEPS = {"workspace": 1250, "cartridges": 150}
 STEP = int(os.environ.get("FAULT_STEP", "0"))
 
 
-@pytest.mark.xfail(strict=True, reason="a running packer publishes what was taken back meanwhile")
 def test_an_archive_that_made_room_for_the_catalog_is_packed_again(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
@@ -122,11 +119,7 @@ def test_a_call_that_fails_costs_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "what"),
-    [
-        pytest.param(place, what, marks=STRAY if (place, what) == ("cartridges", "full") else ())
-        for place in STEPS
-        for what in WHAT
-    ],
+    [(place, what) for place in STEPS for what in WHAT],
 )
 def test_whichever_call_fails_it_costs_nothing(job: Job, place: str, what: str) -> None:
     step = STEP or STEPS[place]
