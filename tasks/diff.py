@@ -51,7 +51,6 @@ def diff(run: Run) -> DiffSummary:
     if not request.allow_shrink:
         _brake(request, scans, before)
     paths = [run.path(f"{name}.parquet") for name in ("changes", "pack", "carry", "kept")]
-    writer = ChangeWriter(*paths)
     lenient = frozenset(s.name for s in request.profile.source if s.change_detection == "mtime")
     lost = _lost_rows(run, request)
     judge = Judge(
@@ -60,8 +59,9 @@ def diff(run: Run) -> DiffSummary:
         forced=request.full,
         lost=lost,
     )
-    found = compare(_new_rows(run, request), _old_rows(run, request), judge, writer)
-    writer.close()
+    with ChangeWriter(*paths) as writer:
+        found = compare(_new_rows(run, request), _old_rows(run, request), judge, writer)
+        writer.close()
     moved = (
         {}
         if request.full or not found.counts["deleted"]

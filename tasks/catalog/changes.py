@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tasks.formats.manifest import (
     shown,
     words,
 )
+from tasks.media import durable
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -281,10 +283,16 @@ class ChangeWriter:
     """
 
     def __init__(self, changes: str, pack: str, carry: str, kept: str) -> None:
-        self._changes = TableWriter(changes, CHANGES)
-        self._pack = TableWriter(pack, PACK)
-        self._carry = TableWriter(carry, CARRY)
-        self._kept = TableWriter(kept, KEPT)
+        self._changes = TableWriter(changes + durable.DRAFT, CHANGES)
+        self._pack = TableWriter(pack + durable.DRAFT, PACK)
+        self._carry = TableWriter(carry + durable.DRAFT, CARRY)
+        self._kept = TableWriter(kept + durable.DRAFT, KEPT)
+        self._writers = {
+            changes: self._changes,
+            pack: self._pack,
+            carry: self._carry,
+            kept: self._kept,
+        }
 
     def new_rows(self, window: Window, match: Ints, labels: Any, reasons: Any) -> None:
         """Write the new side of a window."""
@@ -324,9 +332,25 @@ class ChangeWriter:
             self._kept.write(pa.record_batch(numbers, schema=KEPT))
 
     def close(self) -> None:
-        """Finish all four files."""
-        for writer in (self._changes, self._pack, self._carry, self._kept):
+        """Finish all four files, and give them their names."""
+        for path, writer in self._writers.items():
             writer.close()
+            durable.publish(path + durable.DRAFT, path)
+
+    def __enter__(self) -> ChangeWriter:
+        """Let go of the files when the block ends badly."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Close what `close` has not, and leave no drafts."""
+        for path, writer in self._writers.items():
+            writer.__exit__(kind, error, at)
+            durable.remove(path + durable.DRAFT)
 
 
 def _tags(index: Ints, labels: Any, reasons: Any, rows: Ints, old_rows: Ints) -> dict[str, Any]:

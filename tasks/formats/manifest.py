@@ -6,6 +6,7 @@ FORMAT.md for every column.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -143,7 +144,8 @@ class TableWriter:
     ) -> None:
         """Let go of the file descriptor; closing twice is harmless."""
         if self._writer.is_open:
-            self._let_go()
+            with contextlib.suppress(*([OSError] if error else [])):
+                self._let_go()
 
 
 def open_table(path: str) -> pq.ParquetFile:
