@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import luigi
@@ -20,9 +21,10 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.outcome import EXIT, lines, remarks, waiting_facts
 from pipelines.preview import preview
 from pipelines.report import Voice, complain, is_terminal, say
+from pipelines.waiting import forget
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
-from tasks.catalog.opening import Options, abandon, open_run, unfinished
+from tasks.catalog.opening import Options, abandon, open_run, request_for, unfinished
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
@@ -129,8 +131,8 @@ class _Session:
         notify.check(wanted)
         os.makedirs(self._place.folder, exist_ok=True)
         with durable.in_workspace(), self._locked():
-            hooks.run_hooks(self._profile.hooks.before, "before", self._named())
             try:
+                hooks.run_hooks(self._profile.hooks.before, "before", self._named())
                 outcome = self._work()
             except CartridgeError as error:
                 self._tell_trouble(error)
@@ -168,6 +170,8 @@ class _Session:
         """Begin or join a run; only one process at a time, and it tidies up only if alone."""
         with locks.exclusive(f"{self._place.lock}.opening"):
             is_alone = self._lock.is_last()
+            if is_alone:
+                forget(self._place)
             before = unfinished(self._place)
             run = open_run(self._place, self._profile, self._options, is_alone=is_alone)
             if self._manner.url:
@@ -261,12 +265,12 @@ def _abandon(place: Place, profile: Profile, voice: Voice) -> int:
     from tasks.catalog.export import DEAD
     from tasks.prune import sweep
 
+    request = request_for(place, profile, Options(), datetime.now(UTC))
+
     os.makedirs(place.folder, exist_ok=True)
     with locks.ProfileLock(place.lock, place.profile_name).alone():
-        run = unfinished(place)
-        request = run.request if run else None
         snapshot = abandon(place)
-        freed = sweep(request, place.store) if request else 0
+        freed = sweep(request, place.store)
         waiting = sum(row.bytes for row in place.store.archives() if row.state == DEAD)
     told = "There is no unfinished snapshot."
     if snapshot:

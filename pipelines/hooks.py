@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,20 +26,25 @@ def run_hooks(commands: Sequence[str], event: str, facts: Mapping[str, object]) 
     plain = {k: v for k, v in known.items() if isinstance(v, str | int | float)}
     variables = {f"CARTRIDGE_{key.upper()}": str(value) for key, value in plain.items()}
     for command in commands:
+        hook = subprocess.Popen(
+            command,
+            shell=True,
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr.fileno(),
+            env={**os.environ, **variables},
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                command,
-                shell=True,
-                check=False,
-                input=json.dumps(known).encode(),
-                stdout=sys.stderr.fileno(),
-                env={**os.environ, **variables},
-                timeout=_HURRY if facts.get("error") == "Interrupted" else None,
-            )
+            hurry = _HURRY if facts.get("error") == "Interrupted" else None
+            hook.communicate(json.dumps(known).encode(), timeout=hurry)
         except subprocess.TimeoutExpired as error:
             raise HookFailed(event=event, command=command, reason="it took too long") from error
-        if done.returncode:
-            reason = f"it ended with code {done.returncode}"
+        finally:
+            if hook.poll() is None:  # with all that the shell has started
+                os.killpg(hook.pid, signal.SIGKILL)
+                hook.wait()
+        if hook.returncode:
+            reason = f"it ended with code {hook.returncode}"
             raise HookFailed(event=event, command=command, reason=reason)
 
 

@@ -9,10 +9,11 @@ import typer
 
 from pipelines import notify
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.report import Voice
+from pipelines.report import Voice, complain
 from pipelines.status import last_looked
 from pipelines.workspace import find_workspace, load_profile, profiles
 from tasks.catalog.runs import Place
+from tasks.model.errors import CartridgeError
 
 
 @app.command(epilog="Example: cartridge remind")
@@ -29,11 +30,17 @@ def remind(
 
     def action() -> int:
         folder = find_workspace(workspace)
-        found = [_facts(folder, each) for each in name or profiles(folder)]
+        found, wrong = [], []
+        for each in name or profiles(folder):
+            try:
+                found.append(_facts(folder, each))
+            except CartridgeError as error:
+                wrong.append(error)
+                complain(str(error))
         late = [facts for facts in found if facts["stale"]]
         told = [f"{f['profile']}: {_sentence(f)}" for f in found]
         voice.result({"profiles": found}, told or ["There is no profile."])
-        return 1 if late else 0
+        return wrong[0].exit_code if wrong else 1 if late else 0
 
     finish(voice, action)
 
@@ -51,6 +58,7 @@ def _facts(folder: str, name: str) -> dict[str, Any]:
         "stale": limit is not None and (days is None or days >= limit),
     }
     if facts["stale"]:
+        notify.check(profile.notify)
         notify.send(profile.notify, "stale", f"cartridge: {name}", _sentence(facts))
     return facts
 

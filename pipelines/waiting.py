@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from pipelines.report import say
+from pipelines.report import complain, say
 from tasks.catalog.runs import Place, Run
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable
@@ -37,12 +37,13 @@ class Waiting:
 
 def wait_for_cartridge(run: Run, error: CartridgeError, *, ask: bool) -> bool:
     """Return True when the run may go on, False where somebody at the terminal stops it."""
-    say(str(error))
+    say(str(error)) if ask else complain(str(error))
     with _announced(run.place, error):
         if ask:
             print("Insert it and press Enter, or type q to stop: ", end="", flush=True)
         else:
-            say(f"It is noticed when it is there; or: cartridge continue {run.place.profile_name}")
+            name = run.place.profile_name
+            complain(f"It is noticed when it is there; or: cartridge continue {name}")
         while True:
             if ask and _is_typed():
                 return _answer()
@@ -60,6 +61,12 @@ def waiting(place: Place) -> Waiting | None:
         return from_json(Waiting, durable.read_whole(_notice(place)), _notice(place))
     except (OSError, FormatDamaged):
         return None
+
+
+def forget(place: Place) -> None:
+    """Take away what a killed run had announced."""
+    durable.remove(_notice(place))
+    durable.remove(_call(place))
 
 
 def tell(place: Place) -> None:

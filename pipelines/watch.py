@@ -179,7 +179,9 @@ def _draw(run: Run) -> None:
         while os.path.exists(run.path("request.json")):
             for line in lines(run):
                 if line.title not in bars:
-                    bars[line.title] = progress.add_task(line.title, amount="", rate="", left="")
+                    bars[line.title] = progress.add_task(
+                        line.title, total=None, amount="", rate="", left=""
+                    )
                 bar = bars[line.title]
                 progress.update(bar, completed=line.done, total=line.total or None)
                 _label(progress.tasks[progress.task_ids.index(bar)], line)

@@ -74,11 +74,17 @@ def abandon(place: Place) -> str | None:
 
     What it has put on cartridges is dead from now on, wherever they are; the next prune removes it.
     """
+    for rest in place.runs():
+        if not rest.has("request.json"):
+            rest.discard()  # it was given up before, but not to the end
     run = unfinished(place)
     if run is None:
         return None
+    if run.snapshot in place.store.snapshots():
+        run.discard()  # it is complete; only its tidying up was cut short
+        return None
     dead = [replace(row, state=export.DEAD) for row in export.archive_rows(run)]
-    if dead and run.snapshot not in place.store.snapshots():
+    if dead:
         place.store.update_archives(lambda rows: export.merged(rows, dead))
     run.discard()
     return run.snapshot

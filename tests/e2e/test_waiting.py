@@ -137,7 +137,6 @@ def test_a_batch_that_waits_goes_on_with_the_cartridge_that_is_inserted(
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.xfail(strict=True, reason="what is waited for is said on standard output as well")
 def test_a_run_for_machines_that_waits_prints_one_object(desk: Desk) -> None:
     process = desk.wait("--json")
     desk.put_away.rename(desk.second)
@@ -157,7 +156,6 @@ def test_a_quiet_run_that_waits_says_so(desk: Desk) -> None:
     assert "home 2" in out + err
 
 
-@pytest.mark.xfail(strict=True, reason="the sentence stays in a buffer until the run has ended")
 def test_what_is_waited_for_is_said_at_once(desk: Desk, tmp_path: Path) -> None:
     """Not only when all is over: whoever reads the log of a service can bring the cartridge."""
     log = tmp_path / "log"
@@ -172,7 +170,6 @@ def test_what_is_waited_for_is_said_at_once(desk: Desk, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the sentences of waiting are in the way of the result")
 def test_a_batch_of_profiles_that_waits_tells_what_became_of_each(desk: Desk) -> None:
     process = desk.until_it_waits(desk.program.start("batch", "--wait", "--json"))
     desk.put_away.rename(desk.second)
@@ -235,17 +232,12 @@ def test_continue_answers_the_question_at_a_terminal_too(desk: Desk, terminal: T
 
 
 def test_continue_is_refused_where_nothing_waits(desk: Desk) -> None:
-    for_all = ("continue", "home")
-    assert desk.program.json(*for_all, code=2)["error"] == "UsageError"  # never run
-    desk.program.backup("home", code=4)  # it ended, and waits no more
-    assert desk.program.json(*for_all, code=2)["error"] == "UsageError"
-    process = desk.wait()
-    processes.kill_all(process)  # what it had announced is still there
-    assert desk.program.json(*for_all, code=2)["error"] == "UsageError"
+    assert desk.program.json("continue", "home", code=2)["error"] == "UsageError"
+    processes.kill_all(desk.wait())  # what it had announced is still there
+    assert desk.program.json("continue", "home", code=2)["error"] == "UsageError"
     assert desk.waits_for() is None
 
 
-@pytest.mark.xfail(strict=True, reason="what a killed run had announced counts for the next one")
 def test_a_run_at_work_does_not_wait_because_a_killed_one_did(desk: Desk) -> None:
     processes.kill_all(desk.wait())
     desk.put_away.rename(desk.second)

@@ -102,7 +102,6 @@ def test_on_a_terminal_there_are_bars_with_amount_rate_and_time_left(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the bar takes 100 for the total where nobody knows one")
 def test_how_much_of_an_unknown_whole_is_done_nobody_says(home: Path, terminal: Terminal) -> None:
     """Of a source that was never scanned nobody knows how many entries it has."""
     shown = in_slow_motion(terminal("backup", "home"))
