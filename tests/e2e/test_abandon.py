@@ -12,6 +12,9 @@ from tests.helpers.compare import Tree, assert_same_tree, snapshot_of
 from tests.helpers.media import check_cartridge, fill
 from tests.helpers.program import Medium, Program
 
+pytestmark = pytest.mark.slow
+
+
 CAPACITY = "4MB"
 
 

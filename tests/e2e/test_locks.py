@@ -17,6 +17,9 @@ from tests.helpers.trees import small_tree
 MakeCartridges = Callable[[int], list[Path]]
 
 
+pytestmark = pytest.mark.slow
+
+
 class Home:
     """A profile with one snapshot, and more to back up than fits on one cartridge."""
 

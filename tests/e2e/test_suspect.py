@@ -22,6 +22,9 @@ MakeCartridges = Callable[[int], list[Path]]
 MakeVolume = Callable[..., Path]
 
 
+pytestmark = pytest.mark.slow
+
+
 class Job(NamedTuple):
     """A profile over a tree of 6 MB, and cartridges of 4.5 MB."""
 

@@ -20,6 +20,9 @@ MakeCartridges = Callable[[int], list[Path]]
 MakeVolume = Callable[..., Path]
 
 
+pytestmark = pytest.mark.slow
+
+
 class Disk:
     """A source on a volume of its own, with one snapshot of it."""
 

@@ -16,7 +16,7 @@ from tests.helpers.media import check_cartridge, fill
 from tests.helpers.processes import Process
 from tests.helpers.program import Program
 
-pytestmark = pytest.mark.usefixtures("needs_root")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_root")]
 EXFAT = pytest.param("exfat", marks=pytest.mark.slow)
 KINDS = ["ext4", EXFAT]
 
