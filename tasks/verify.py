@@ -47,7 +47,7 @@ class VerifyCartridge(Stage):
         receipt = run.load(receipt_name(self.sequence), WriteReceipt)
         label = f"{run.request.profile.cartridges.set} {receipt.serial}"
         meter = self.meter(receipt.bytes, "bytes", f"cartridge {label}")
-        run.save(self.result, verify_session(run, receipt, meter.add))
+        run.save(self.result, verify_session(run, receipt, meter.add, meter.expect))
         meter.report()
 
 
@@ -57,9 +57,14 @@ def verdict_name(sequence: int) -> str:
 
 
 def verify_session(
-    run: Run, receipt: WriteReceipt, seen: Callable[[int], None] = ignore
+    run: Run,
+    receipt: WriteReceipt,
+    seen: Callable[[int], None] = ignore,
+    expect: Callable[[int], None] = ignore,
 ) -> Verdict:
     """Read back the archives that a run put on a cartridge, and its catalog.
+
+    `expect` is told how many bytes there are, `seen` each piece that was read.
 
     Raises DamageFound where a byte is not as it was written, CartridgeWanted where it is gone.
     """
@@ -67,7 +72,9 @@ def verify_session(
     if cartridge is None:
         label = f"{run.request.profile.cartridges.set} {receipt.serial}"
         raise CartridgeWanted(label=label, reason=f"it was at {receipt.path} and is to be verified")
-    verdict = read_back(cartridge, _to_read(run, cartridge, receipt), seen)
+    sums = _to_read(run, cartridge, receipt)
+    expect(sum(size for name, size in cartridge.files() if name in sums))
+    verdict = read_back(cartridge, sums, seen)
     if verdict.damaged:
         if members.survey(run.request, run.store).find(receipt.uuid) is None:
             raise CartridgeWanted(label=cartridge.label.title, reason="it was taken away")

@@ -45,6 +45,10 @@ class Meter:
     done: int = 0
     _next: float = field(default=0.0)
 
+    def expect(self, total: int) -> None:
+        """Correct how much there is to do."""
+        self.total = total
+
     def add(self, count: int) -> None:
         """Count what has been done."""
         self.done += count

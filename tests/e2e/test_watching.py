@@ -309,7 +309,6 @@ def test_a_report_that_is_torn_or_strange_is_left_out(run: Run) -> None:
     assert [line.title for line in lines(run)] == ["Scanning"]
 
 
-@pytest.mark.xfail(strict=True, reason="the catalog is verified as well, and not counted before")
 def test_no_stage_has_done_more_than_there_is_to_do(
     program: Program, source: Path, cartridges: MakeCartridges
 ) -> None:
