@@ -130,8 +130,8 @@ def test_a_batch_that_waits_goes_on_with_the_cartridge_that_is_inserted(
     desk.put_away.rename(desk.second)
     code, out, err = processes.end_of(process, timeout=30)
     assert code == 0, (out, err)
-    assert "Waiting for cartridge home 2" in out
-    assert "cartridge continue home" in out
+    assert "Waiting for cartridge home 2" in err
+    assert "cartridge continue home" in err
     assert ENTER not in out + err
     assert desk.waits_for() is None
     desk.check(tmp_path / "out")
