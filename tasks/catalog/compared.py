@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from tasks.catalog import moves
 from tasks.catalog.changes import CHANGES, Change, Judge, Window
 from tasks.catalog.queries import pages
+from tasks.catalog.rowgroups import ahead, row_groups
 from tasks.formats.manifest import (
     SCHEMA,
     TableWriter,
@@ -99,7 +100,7 @@ class _Side:
     """
 
     def __init__(self, manifest: str) -> None:
-        self._stream = batches(manifest, _COLUMNS)
+        self._stream = ahead(lambda group: group.read(_COLUMNS), row_groups(manifest))
         self.base = 0
         self.rows = pa.RecordBatch.from_pylist([], schema=SCHEMA)
         self._fill()
@@ -203,6 +204,7 @@ def _types(window: Window) -> list[Any]:
 def _differing(window: Window, left: Any, right: Any) -> Any:
     """Return which pairs differ in a number or a type, or have anything else to be compared."""
     flags = np.zeros(len(left), bool)
+    left, right = _run_of(left), _run_of(right)
     for name in _NUMBERS:
         new, old = (integers(side.column(name)) for side in (window.new, window.old))
         flags |= new[left] != old[right]
@@ -214,6 +216,13 @@ def _differing(window: Window, left: Any, right: Any) -> Any:
             if column.null_count < len(column):
                 flags |= column.is_valid().to_numpy(zero_copy_only=False)[index]
     return flags
+
+
+def _run_of(index: Any) -> Any:
+    """Return an index without gaps as a slice: what it picks need not be copied."""
+    if len(index) and np.all(np.diff(index) == 1):
+        return slice(index[0], index[-1] + 1)
+    return index
 
 
 def _tagged(
