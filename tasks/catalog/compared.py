@@ -100,7 +100,7 @@ class _Side:
     """
 
     def __init__(self, manifest: str) -> None:
-        self._stream = ahead(lambda group: group.read(_COLUMNS), row_groups(manifest))
+        self._stream = ahead(lambda group: group.read(_COLUMNS), row_groups(manifest), 1)
         self.base = 0
         self.rows = pa.RecordBatch.from_pylist([], schema=SCHEMA)
         self._fill()

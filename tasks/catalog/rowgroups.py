@@ -144,9 +144,11 @@ def rows_at(manifest: str, paths: pa.Array, columns: list[str]) -> Iterator[pa.R
             yield group.rows(index, columns)
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int = _THREADS
+) -> Iterator[Result]:
     """Yield what becomes of each item, in order; threads work on the next few meanwhile."""
-    threads = min(os.cpu_count() or 1, _THREADS)
+    threads = min(os.cpu_count() or 1, threads)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
