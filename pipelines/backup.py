@@ -6,11 +6,13 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Annotated, Any
 
 import luigi
@@ -28,7 +30,13 @@ from tasks.catalog.opening import Options, abandon, open_run, request_for, unfin
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
-from tasks.model.errors import CartridgeError, CartridgeWanted, DamageFound, SpoolFull
+from tasks.model.errors import (
+    CartridgeError,
+    CartridgeWanted,
+    DamageFound,
+    Interrupted,
+    SpoolFull,
+)
 from tasks.model.profile import Profile
 from tasks.model.units import format_size
 from tasks.model.words import Outcome
@@ -129,7 +137,7 @@ class _Session:
         """Back up, with hooks and news around it; raises CartridgeError."""
         name, wanted = self._place.profile_name, self._profile.notify
         notify.check(wanted)
-        os.makedirs(self._place.folder, exist_ok=True)
+        durable.make_folders(self._place.folder)
         with durable.in_workspace(), self._locked():
             try:
                 hooks.run_hooks(self._profile.hooks.before, "before", self._named())
@@ -137,6 +145,10 @@ class _Session:
             except CartridgeError as error:
                 self._tell_trouble(error)
                 raise
+            except KeyboardInterrupt as stop:  # while it waited, or before it had begun
+                interrupted = Interrupted()
+                self._tell_trouble(interrupted)
+                raise interrupted from stop
             facts = {**self._named(), **asdict(outcome)}
             hooks.try_hooks(self._profile.hooks.after, "after", facts)
         told = "\n".join(lines(outcome, self._place, name))
@@ -267,7 +279,7 @@ def _abandon(place: Place, profile: Profile, voice: Voice) -> int:
 
     request = request_for(place, profile, Options(), datetime.now(UTC))
 
-    os.makedirs(place.folder, exist_ok=True)
+    durable.make_folders(place.folder)
     with locks.ProfileLock(place.lock, place.profile_name).alone():
         snapshot = abandon(place)
         freed = sweep(request, place.store)
@@ -295,6 +307,8 @@ class BackupProfile(luigi.Task):
         # Luigi may run this in a child; the parent, which leaves with the code, has to learn it.
         self._code = multiprocessing.Value("i", -1)
         atexit.register(_leave_with, self._code)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._interrupt)
 
     def complete(self) -> bool:
         """Return whether this invocation has done its job."""
@@ -315,6 +329,11 @@ class BackupProfile(luigi.Task):
     def on_failure(self, exception: BaseException) -> str:
         """Tell Luigi what went wrong in a sentence."""
         return str(exception)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """End Luigi's command as Ctrl-C does: it would die of the signal, and say nothing."""
+        self._code.value = Interrupted.exit_code
+        raise KeyboardInterrupt
 
     def _back_up(self, place: Place) -> int:
         settings = luigi.interface.core()

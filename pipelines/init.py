@@ -78,7 +78,7 @@ def init(
         rows = [
             label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
         ]
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        durable.make_folders(os.path.dirname(path))
         durable.write_whole(path, text.encode())
         told = [f"Wrote {path}."]
         told += [f"Labelled {row.location} as cartridge {row.label}." for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, open_place
 from tasks.catalog import export, placement
-from tasks.media import locks
+from tasks.media import durable, locks
 from tasks.model.errors import UsageError
 from tasks.model.units import format_size
 
@@ -30,7 +29,7 @@ def lost(
 
     def action() -> None:
         place = open_place(find_workspace(workspace), name)
-        os.makedirs(place.folder, exist_ok=True)
+        durable.make_folders(place.folder)
         with locks.ProfileLock(place.lock, name).alone():
             row = next((r for r in place.store.cartridges() if r.serial == serial), None)
             if row is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,7 +13,7 @@ from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.opening import unfinished
 from tasks.catalog.runs import Place, Request
-from tasks.media import locks
+from tasks.media import durable, locks
 from tasks.model.errors import RunUnfinished
 from tasks.model.units import format_size, iso
 
@@ -45,7 +44,7 @@ def prune(
             facts = {**asdict(plan), "dead": [row.archive for row in plan.dead]}
             voice.result(facts, told)
             return
-        os.makedirs(place.folder, exist_ok=True)
+        durable.make_folders(place.folder)
         with locks.ProfileLock(place.lock, name).alone():
             run = unfinished(place)
             if run is not None:

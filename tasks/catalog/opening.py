@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from tasks.catalog import export
 from tasks.catalog.contents import trim
 from tasks.catalog.runs import Place, Request, Run
+from tasks.media import durable
 from tasks.media.spool import Spool
 from tasks.model.errors import UsageError
 from tasks.model.profile import Profile
@@ -117,6 +117,6 @@ def _look_where(run: Run, search: list[str]) -> None:
 
 def _tidy(run: Run) -> None:
     """Take away what killed processes left: drafts in the spool, a torn claim."""
-    os.makedirs(run.spool, exist_ok=True)
+    durable.make_folders(run.spool)
     Spool(run.spool, 0, 0).sweep()
     trim(run.path("claims"))

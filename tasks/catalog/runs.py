@@ -108,8 +108,8 @@ class Run:
     def create(self, request: Request) -> None:
         """Open the run; the request is its first record."""
         for name in ("scan", "packed", "bundles", "written", "verified", "locks", "progress"):
-            os.makedirs(self.path(name), exist_ok=True)
-        os.makedirs(self.spool, exist_ok=True)
+            durable.make_folders(self.path(name))
+        durable.make_folders(self.spool)
         self.store.create()
         self.save("request.json", request)
 

@@ -75,7 +75,7 @@ class Store:
     def create(self) -> None:
         """Make the folders of an empty catalog."""
         for name in ("manifests", "contents"):
-            os.makedirs(os.path.join(self.folder, name), exist_ok=True)
+            durable.make_folders(os.path.join(self.folder, name))
 
     def snapshots(self) -> list[str]:
         """Return the ids of all snapshots, oldest first."""

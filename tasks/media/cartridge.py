@@ -190,7 +190,7 @@ class Cartridge:
     def place(self, line: JournalLine, spooled: str) -> None:
         """Copy an archive here, flush it, then say so in the journal."""
         with self._medium():
-            self._make_folder(os.path.dirname(line.archive))
+            durable.make_folders(os.path.dirname(self.file(line.archive)))
             try:
                 with durable.replacing(self.file(line.archive)) as draft:
                     copied = _copy(spooled, draft)
@@ -228,7 +228,7 @@ class Cartridge:
         """
         with self._medium():
             for name, content in files.items():
-                self._make_folder(os.path.dirname(name))
+                durable.make_folders(os.path.dirname(self.file(name)))
                 if isinstance(content, bytes):
                     durable.write_whole(self.file(name), content)
                 else:
@@ -247,14 +247,6 @@ class Cartridge:
                 if name not in sums and name != SUMS:
                     sums[name] = file_digest(self.file(name))
             durable.write_whole(self.file(SUMS), sums_text(sums))
-
-    def _make_folder(self, name: str) -> None:
-        folder = self._base
-        for part in name.split("/"):
-            parent, folder = folder, os.path.join(folder, part)
-            if part and not os.path.isdir(folder):
-                os.mkdir(folder)
-                durable.sync_folder(parent)
 
 
 def _raise(error: OSError) -> None:

@@ -31,6 +31,17 @@ def sync_file(path: str) -> None:
         os.close(fd)
 
 
+def make_folders(path: str) -> None:
+    """Make a folder, and those above it that are missing, so that a power cut takes none away."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    make_folders(parent)
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        os.mkdir(path)
+    sync_folder(parent)
+
+
 def publish(draft: str, path: str) -> None:
     """Flush a draft, give it its final name, and flush the directory."""
     sync_file(draft)

@@ -319,6 +319,8 @@ def test_a_signal_ends_a_waiting_run_at_once_and_the_next_goes_on(
     assert code == 130, (out, err)
     processes.assert_none_left(process, within=3)
     assert desk.waits_for() is None
+    log = (desk.state / "logs" / f"{unfinished}.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["error"] == "Interrupted"
     desk.put_away.rename(desk.second)
     assert desk.program.backup("home")["snapshot"] == unfinished
     desk.check(tmp_path / "out")
