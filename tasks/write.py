@@ -137,7 +137,7 @@ def _next(run: Run) -> Cartridge:
     if cartridge is None:
         fresh = _label_blank(run, shelf) if _takes_blank(row) else None
         if fresh is None:
-            raise _wanted(run, row)
+            raise _wanted(run, row, shelf)
         return fresh
     guards.check(cartridge, run)
     return cartridge
@@ -184,10 +184,10 @@ def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
     return cartridge
 
 
-def _wanted(run: Run, row: CartridgeRow | None) -> CartridgeWanted:
+def _wanted(run: Run, row: CartridgeRow | None, shelf: Shelf) -> CartridgeWanted:
     set_name = run.request.profile.cartridges.set
     if row is not None:
-        return CartridgeWanted(label=row.label, reason=f"it is not present ({row.location})")
+        return CartridgeWanted(label=row.label, reason=shelf.instead_of(row.location))
     serial = placement.next_serial(run.store.cartridges())
     reason = "all labelled cartridges are full; label a new one with 'cartridge label DIR --set "
     return CartridgeWanted(label=f"{set_name} {serial}", reason=f"{reason}{set_name}'")

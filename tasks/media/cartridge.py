@@ -20,6 +20,7 @@ from tasks.formats.records import (
 )
 from tasks.media import durable
 from tasks.model.errors import (
+    CartridgeError,
     CartridgeFailed,
     CartridgeFull,
     CartridgeWanted,
@@ -89,6 +90,14 @@ class Cartridge:
         except FileNotFoundError:
             return {}
         return read_sums(text, self.file(SUMS))
+
+    def has_its_label(self) -> bool:
+        """Whether the label is the one that was sealed, as far as the list of sums can tell."""
+        try:
+            sealed = self.sums().get(LABEL)
+        except (CartridgeError, OSError):
+            return True
+        return sealed is None or sealed == file_digest(self.file(LABEL))
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield (name, size in bytes) of every regular file here."""

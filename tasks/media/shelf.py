@@ -37,6 +37,16 @@ class Shelf:
             )
         return found[0] if found else None
 
+    def instead_of(self, location: str) -> str:
+        """Say why the cartridge that was seen last at a place is not there now."""
+        place = os.path.realpath(location)
+        if place in self.unreadable:
+            return f"{location} cannot be used: {self.unreadable[place]}"
+        for other in self.cartridges:
+            if other.path == place:
+                return f"{location} holds {other.label.title}"
+        return f"it is not present ({location})"
+
     def of_set(self, set_name: str, profile: str) -> list[Cartridge]:
         """Return the cartridges of one set and profile, by serial."""
         ours = [c for c in self.cartridges if belongs(c.label, set_name, profile)]
@@ -56,7 +66,11 @@ def look(patterns: Sequence[str], known: Iterable[str], workspace: str) -> Shelf
     cartridges, blank, unreadable = [], [], {}
     for path in _places(patterns, known, workspace):
         try:
-            cartridges.append(Cartridge.open(path))
+            cartridge = Cartridge.open(path)
+            if cartridge.has_its_label():
+                cartridges.append(cartridge)
+            else:
+                unreadable[path] = "its label is not as it was written"
         except FileNotFoundError:
             if _is_blank(path):
                 blank.append(path)

@@ -158,9 +158,6 @@ def test_a_damaged_label_is_damage_and_not_a_cartridge_that_is_away(
         assert LABEL in found.out
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a label that reads well but has another UUID is passed over"
-)
 @pytest.mark.slow
 def test_a_bit_anywhere_in_a_label_is_found(home: Home) -> None:
     sound = (home.first / LABEL).read_bytes()
