@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -33,7 +34,7 @@ struct state {
 static struct state *state;
 static unsigned kinds;
 static uint64_t at;
-static int error_number, lasting, brief, log_fd = -1, root_count;
+static int error_number, lasting, brief, killing, log_fd = -1, root_count;
 static char roots[8][PATH_MAX];
 
 #define REAL(type, name, ...) \
@@ -49,6 +50,7 @@ __attribute__((constructor)) static void begin(void)
         abort();
     lasting = strchr(mode, 'l') != NULL;
     brief = strchr(mode, 's') != NULL;
+    killing = mode[0] == 'k' ? mode[1] : 0;
     for (char *rest = all, *root; (root = strsep(&rest, ":")) && root_count < 8;)
         strcpy(roots[root_count++], root);
     int fd = syscall(SYS_openat, AT_FDCWD, file, O_RDWR | O_CLOEXEC, 0);
@@ -118,6 +120,12 @@ static int of_path(int dir, const char *path, char *out)
     return below(out);
 }
 
+/* Who gets the signal: the whole group, the first process of the run, or the one at work. */
+static pid_t victim(void)
+{
+    return killing == 'g' ? 0 : killing == 'p' ? getsid(0) : getpid();
+}
+
 /* Whether a call is to fail now; errno says how. */
 static int fails(int kind, const char *path)
 {
@@ -126,6 +134,10 @@ static int fails(int kind, const char *path)
     if (!at || number < at || (number > at && !lasting)) return 0;
     if (atomic_fetch_add(&state->hits, 1) == 0)
         snprintf(state->first, sizeof state->first, "%s %s", NAMES[kind], path);
+    if (killing) {
+        kill(victim(), error_number);
+        return 0;
+    }
     errno = error_number;
     return 1;
 }

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -23,6 +24,8 @@ from tests.helpers.program import Program
 
 # In the order of the library.
 KINDS = ("open", "write", "sync", "rename", "mkdir", "unlink", "truncate")
+# Whom a signal may go to.
+EVERYBODY = ("group", "parent", "child")
 # What a disk does: which calls fail, and with which error.
 FULL = (errno.ENOSPC, ("open", "write", "mkdir", "sync"))
 SICK = (errno.EIO, KINDS)
@@ -34,7 +37,8 @@ SHORT = (0, ("write",))
 class Fault:
     """The n-th call of some kinds below some folders fails, or all from the n-th on.
 
-    With error 0 a write is not refused, but takes only half of what it is given.
+    With error 0 a write is not refused, but takes only half of what it is given. With `whom` the
+    call itself goes well, but first somebody gets the signal with the number `error`.
     """
 
     roots: tuple[Path, ...]
@@ -42,8 +46,11 @@ class Fault:
     kinds: tuple[str, ...] = KINDS
     at: int = 0
     lasting: bool = False
+    whom: str | None = None
 
     def __str__(self) -> str:
+        if self.whom is not None:
+            return f"{signal.Signals(self.error).name} to {self.whom} at {self.at}"
         name = errno.errorcode.get(self.error, "short")
         return (
             f"{name} at {self.at}{' and after' if self.lasting else ''} of {','.join(self.kinds)}"
@@ -64,6 +71,8 @@ class Faults:
         os.close(handle)
         mask = sum(1 << KINDS.index(kind) for kind in fault.kinds)
         mode = ("l" if fault.lasting else "o") + ("" if fault.error else "s")
+        if fault.whom is not None:
+            mode = "k" + fault.whom[0]
         roots = ":".join(str(root.resolve()) for root in fault.roots)
         words = (self.file, mask, fault.at, fault.error, mode, log or "-", roots)
         self.program = Program(program.directory)
