@@ -14,6 +14,7 @@ from pipelines.label import label_volume, readable_size
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, profile_path
 from tasks.media import durable
+from tasks.media.cartridge import require_empty
 from tasks.model.errors import ProfileExists, UsageError, VolumeUnusable
 from tasks.model.profile import NAME, free_name, parse_profile
 from tasks.model.units import format_size
@@ -75,6 +76,7 @@ def init(
         profile = parse_profile(name, text, path)
         for volume in volumes:
             make_volume(volume)
+            require_empty(volume)  # all of them, before one is labelled
         rows = [
             label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
         ]

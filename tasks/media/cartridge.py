@@ -288,6 +288,18 @@ def foreign_names(path: str) -> list[str]:
     return [n for n in names if n not in _NOT_FOREIGN and not n.startswith(".Trash")]
 
 
+def require_empty(path: str) -> None:
+    """Raise ForeignVolume or VolumeUnusable where a volume must not be labelled."""
+    try:
+        found = foreign_names(path)
+    except OSError as error:
+        raise VolumeUnusable(path=path, reason=error.strerror) from error
+    if LABEL in found:
+        raise VolumeUnusable(path=path, reason="it is labelled already")
+    if found:
+        raise ForeignVolume(path=path, found=", ".join(found[:3]) + (", ..." * (len(found) > 3)))
+
+
 def write_label(
     path: str,
     *,
@@ -301,12 +313,7 @@ def write_label(
 
     Raises ForeignVolume where something lies on it, VolumeUnusable where it cannot be written.
     """
-    try:
-        found = foreign_names(path)
-    except OSError as error:
-        raise VolumeUnusable(path=path, reason=error.strerror) from error
-    if found:
-        raise ForeignVolume(path=path, found=", ".join(found[:3]) + (", ..." * (len(found) > 3)))
+    require_empty(path)
     label = Label(
         format_version=FORMAT_VERSION,
         set=set_name,

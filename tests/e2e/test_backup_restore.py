@@ -782,6 +782,21 @@ def test_all_mistakes_in_a_profile_are_reported_at_once(home: Home) -> None:
     assert "home.toml" in re.sub(r"\s", "", shown)
 
 
+def test_init_labels_nothing_where_one_of_several_volumes_is_foreign(
+    program: Program, source: Path, cartridges: MakeCartridges
+) -> None:
+    first, second = cartridges(2)
+    (second / "thesis.doc").write_text("Not a cartridge.")
+    options = ("--source", source, "--cartridge", first, "--cartridge", second)
+    told = program.run("init", "home", *options, code=1).stderr
+    assert "thesis.doc" in told
+    assert os.listdir(first) == []
+    (second / "thesis.doc").unlink()
+    program.init("home", [source], [first, second])
+    told = program.run("label", first, "--set", "home", code=1).stderr
+    assert "labelled already" in told
+
+
 def test_label_refuses_a_directory_with_foreign_files(
     program: Program, cartridges: MakeCartridges
 ) -> None:

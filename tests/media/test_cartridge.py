@@ -79,12 +79,19 @@ def test_a_label_says_who_a_cartridge_is(tmp_path: Path) -> None:
     assert labelled(tmp_path / "c2").label.uuid != label.uuid
 
 
-@pytest.mark.parametrize("name", ["letter.txt", ".hidden", "CARTRIDGE.json", "folder"])
+@pytest.mark.parametrize("name", ["letter.txt", ".hidden", "folder"])
 def test_a_volume_that_holds_something_is_not_labelled(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(ForeignVolume, match=name):
         labelled(tmp_path)
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_cartridge_is_not_labelled_again(tmp_path: Path) -> None:
+    before = labelled(tmp_path).label
+    with pytest.raises(VolumeUnusable, match="labelled already"):
+        labelled(tmp_path)
+    assert Cartridge.open(str(tmp_path)).label == before
 
 
 def test_what_file_systems_and_desktops_leave_is_nobodys(tmp_path: Path) -> None:
