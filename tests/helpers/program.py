@@ -8,16 +8,28 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
+
+from tests.helpers.zygote import HungError, Zygote, zygote
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 
 Arg = str | bytes | Path
 Completed = subprocess.CompletedProcess[str]
+
+
+class Measured(NamedTuple):
+    """How a command ended: exit code, what it printed, and the most memory it took in bytes."""
+
+    code: int
+    out: str
+    err: str
+    memory: int
 
 
 class Program:
@@ -59,6 +71,34 @@ class Program:
     def run(self, *args: Arg, code: int | None = 0, timeout: float = 120) -> Completed:
         """Run a command to its end and check its exit code; None takes any."""
         __tracebackhide__ = True
+        is_forked = _zygote().suits(self.env) and not self.prefix
+        done = self._forked(args, timeout) if is_forked else self._started(args, timeout)
+        if "Traceback" in done.stderr:
+            raise AssertionError(_told(args, "a traceback was shown", done.stdout, done.stderr))
+        if code is not None and done.returncode != code:
+            what = f"exit code {done.returncode}, expected {code}"
+            raise AssertionError(_told(args, what, done.stdout, done.stderr))
+        return done
+
+    def measure(self, *args: Arg, timeout: float = 60, limit: int = 0) -> Measured:
+        """Run a command to its end in a fork of the loaded program, whatever comes of it.
+
+        `limit` is how many bytes of address space it gets beyond what it begins with.
+        """
+        words = [os.fsdecode(arg) for arg in args]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            files = out.fileno(), err.fileno()
+            try:
+                end = _zygote().run(words, str(self.workspace), self.env, files, timeout, limit)
+            except HungError as error:
+                raise AssertionError(_told(args, str(error), _text(out), _text(err))) from None
+            return Measured(end.code, _text(out), _text(err), end.memory)
+
+    def _forked(self, args: tuple[Arg, ...], timeout: float) -> Completed:
+        done = self.measure(*args, timeout=timeout)
+        return Completed(args, done.code, done.out, done.err)
+
+    def _started(self, args: tuple[Arg, ...], timeout: float) -> Completed:
         process = self.start(*args)
         try:
             out, err = process.communicate(timeout=timeout)
@@ -69,11 +109,6 @@ class Program:
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        if "Traceback" in err:
-            raise AssertionError(_told(args, "a traceback was shown", out, err))
-        if code is not None and process.returncode != code:
-            what = f"exit code {process.returncode}, expected {code}"
-            raise AssertionError(_told(args, what, out, err))
         return Completed(process.args, process.returncode, out, err)
 
     def json(
@@ -195,13 +230,23 @@ def _environment(directory: Path) -> dict[str, str]:
         "XDG_RUNTIME_DIR": str(home / ".run"),
         "TMPDIR": str(directory / "tmp"),
         "CARTRIDGE_WORKSPACE": str(directory / "workspace"),
-        "PYTHONPATH": f"{REPOSITORY / 'tests' / 'helpers' / 'absent'}:{REPOSITORY}",
+        "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
+
+
+def _zygote() -> Zygote:
+    return zygote(tuple(_environment(REPOSITORY).items()), str(REPOSITORY))
+
+
+def _text(file: IO[bytes]) -> str:
+    """Return what was written to a file, as what a command printed."""
+    file.seek(0)
+    return file.read().decode("utf-8", "surrogateescape")
 
 
 def _told(args: tuple[Arg, ...], what: str, out: str, err: str) -> str:
