@@ -13,7 +13,7 @@ from tests.helpers import forked
 from tests.helpers.compare import snapshot_of
 from tests.helpers.damage import put_back
 from tests.helpers.media import fill
-from tests.helpers.program import Medium, Program
+from tests.helpers.program import Measured, Medium, Program
 from tests.helpers.trees import small_tree
 
 MB = 10**6
@@ -32,9 +32,7 @@ class Home:
         self.program.init("home", [self.source], [self.cartridge])
         self.program.backup("home")
 
-    def ends_well(
-        self, *args: str | Path, codes: tuple[int, ...], timeout: float = 60
-    ) -> forked.Ended:
+    def ends_well(self, *args: str | Path, codes: tuple[int, ...], timeout: float = 60) -> Measured:
         """A command ends with a sentence and one of the exit codes, within the memory."""
         ended = forked.run(self.program, *args, limit=STOP, timeout=timeout)
         shown = ended.out + ended.err

@@ -17,7 +17,7 @@ from tasks.model.words import ArchiveRow, CartridgeRow, JournalLine
 from tests.helpers import forked
 from tests.helpers.catalogs import add_snapshot, make_profile
 from tests.helpers.compare import snapshot_of
-from tests.helpers.program import Program
+from tests.helpers.program import Measured, Program
 from tests.helpers.rows import Row, row
 
 SNAPSHOT = "20260101T000000Z"
@@ -83,7 +83,7 @@ class Forged:
         parts = [{**part, "length": len(EVIL), "sha256": digest}]
         return row(path, **{"size": len(EVIL), "sha256": digest, "parts": parts, **facts})
 
-    def restore(self, *rows: Row, limit: int = 0, timeout: float = 60) -> forked.Ended:
+    def restore(self, *rows: Row, limit: int = 0, timeout: float = 60) -> Measured:
         """Restore a snapshot of these rows; nothing outside may change."""
         add_snapshot(self.store, SNAPSHOT, rows)
         before = snapshot_of(self.outside)
@@ -230,12 +230,12 @@ def test_folders_thousands_deep_come_back(forged: Forged) -> None:
 COMMANDS = (["restore", "--json", "home", "out"], ["ls", "--json", "home"], ["snapshots", "home"])
 
 
-def forge(forged: Forged, content: bytes) -> list[forked.Ended]:
+def forge(forged: Forged, content: bytes) -> list[Measured]:
     Path(forged.store.manifest_path(SNAPSHOT)).write_bytes(content)
     return [forged_run(forged, command) for command in COMMANDS]
 
 
-def forged_run(home: Forged, command: list[str]) -> forked.Ended:
+def forged_run(home: Forged, command: list[str]) -> Measured:
     return forked.run(home.program, *command, limit=STOP)
 
 
