@@ -23,6 +23,7 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.outcome import EXIT, lines, remarks, waiting_facts
 from pipelines.preview import preview
 from pipelines.report import Voice, complain, is_terminal, say
+from pipelines.timings import Spent, spent
 from pipelines.waiting import forget
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
@@ -68,6 +69,9 @@ def backup(
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is wrong.")] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Tell where the time went, stage by stage.")
+    ] = False,
     workspace: Workspace = None,
     json: Json = False,
     debug: Debug = False,
@@ -97,7 +101,11 @@ def backup(
         session.append(_Session(place, profile, options, manner, began))
         outcome = session[0].run()
         told = remarks(outcome) if quiet else lines(outcome, place, name)
-        voice.result({**asdict(outcome), "resumed": session[0].resumed}, told)
+        facts = {**asdict(outcome), "resumed": session[0].resumed}
+        if timings:
+            spent = session[0].spent(outcome.seconds)
+            facts, told = {**facts, "timings": asdict(spent)}, [*told, "", *spent.lines()]
+        voice.result(facts, told)
         return EXIT[outcome.status]
 
     def facts(error: CartridgeError) -> dict[str, Any]:
@@ -155,6 +163,11 @@ class _Session:
         event = "trouble" if outcome.status == "partial" else "done"
         notify.send(wanted, event, f"cartridge: {name} {outcome.status}", told)
         return outcome
+
+    def spent(self, seconds: float) -> Spent:
+        """Tell where the seconds of this invocation went, once its run has ended."""
+        assert self._run is not None
+        return spent(runlog.since(self._place, self._run.snapshot, os.getpid()), seconds)
 
     def facts(self, error: CartridgeError) -> dict[str, Any]:
         """Describe the run that an error has ended, where it may go on."""

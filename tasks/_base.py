@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import luigi
 
@@ -52,6 +52,8 @@ class Stage(luigi.Task):
     # No parameter: what another host must not take over, and a scheduler need not know.
     here: ClassVar[Here]
     _is_unheard = False
+    # Cast, not annotated: Luigi's typing takes what is annotated for a parameter.
+    _meter = cast("Meter | None", None)
 
     profile = luigi.Parameter()
     snapshot = luigi.Parameter()
@@ -95,7 +97,7 @@ class Stage(luigi.Task):
             with durable.in_workspace(), self._undisturbed():
                 if not self.complete():
                     yield from self.work() or ()
-            self._log("done", seconds=round(time.monotonic() - began, 3))
+            self._log("done", seconds=round(time.monotonic() - began, 3), **self._amount())
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except CartridgeError as error:
@@ -113,7 +115,12 @@ class Stage(luigi.Task):
     def meter(self, total: int, unit: str, note: str = "") -> Meter:
         """Return a counter of what the stage does; `total` is 0 where nobody knows it."""
         path = self.run_folder.path("progress", f"{self.task_id}.json")
-        return Meter(path, self.task_family, total, unit, self._tell, note)
+        self._meter = Meter(path, self.task_family, total, unit, self._tell, note)
+        return self._meter
+
+    def _amount(self) -> dict[str, object]:
+        """Return how much the stage has done, where it counts anything."""
+        return {"amount": self._meter.amount, "unit": self._meter.unit} if self._meter else {}
 
     def _tell(self, report: Report) -> None:
         """Show a scheduler how far the stage is; where it is lost, only the view is."""

@@ -37,7 +37,9 @@ class DiffManifest(Stage):
 
     def work(self) -> None:
         """Compare the scans with the previous manifest."""
-        self.run_folder.save(self.result, diff(self.run_folder))
+        summary = diff(self.run_folder)
+        self.meter(summary.entries, "entries").add(summary.entries)
+        self.run_folder.save(self.result, summary)
 
 
 def diff(run: Run) -> DiffSummary:

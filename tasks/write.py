@@ -209,7 +209,7 @@ def _gauge(run: Run, cartridge: Cartridge, meter: Callable[[int, str, str], Mete
     used = cartridge.used()
     room = max(cartridge.room(run.request.profile.cartridges.capacity), 0)
     gauge = meter(used + room, "bytes", f"cartridge {cartridge.label.title}")
-    gauge.add(used)
+    gauge.begin_at(used)
     return gauge
 
 

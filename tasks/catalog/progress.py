@@ -43,7 +43,19 @@ class Meter:
     tell: Tell
     note: str = ""
     done: int = 0
+    # What of it was there before the stage began.
+    start: int = 0
     _next: float = field(default=0.0)
+
+    @property
+    def amount(self) -> int:
+        """How much the stage itself has done."""
+        return self.done - self.start
+
+    def begin_at(self, start: int) -> None:
+        """Show what was there before as done, though the stage did not do it."""
+        self.start = start
+        self.add(start)
 
     def expect(self, total: int) -> None:
         """Correct how much there is to do."""

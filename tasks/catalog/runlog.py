@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 from tasks.catalog.runs import Place
 
@@ -27,6 +28,14 @@ def log(place: Place, snapshot: str, event: str, **facts: object) -> None:
 def path(place: Place, snapshot: str) -> str:
     """Name the log of a run."""
     return os.path.join(_folder(place), f"{snapshot}.jsonl")
+
+
+def since(place: Place, snapshot: str, process: int) -> list[dict[str, Any]]:
+    """Return what the log of a run tells since a process last began to work on it."""
+    with open(path(place, snapshot), encoding="ascii") as file:
+        events = [json.loads(line) for line in file]
+    begun = [n for n, event in enumerate(events) if event.get("process") == process]
+    return events[begun[-1] :] if begun else []
 
 
 def begin(place: Place) -> None:
