@@ -5,6 +5,7 @@ import json
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.bench.corpora import CORPORA
 from tests.bench.measure import Run
 from tests.bench.works import WORKS, Sample
 from tests.helpers.compare import assert_same_tree
+from tests.helpers.program import REPOSITORY
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -51,20 +53,19 @@ def test_the_program_and_its_peers_get_a_table_and_a_picture(tmp_path: Path) -> 
     assert os.listdir(tmp_path / "on") == []
 
 
-def bench(folder: Path, *args: str) -> dict[str, object]:
+def bench(folder: Path, *args: str) -> dict[str, Any]:
     """Run the benchmark with one round at a tiny scale, and return its JSON."""
     (folder / "on").mkdir()
     places = ["--on", str(folder / "on"), "--out", str(folder / "out")]
     assert main(["--scale", "0.002", "--rounds", "1", *places, *args]) == 0
-    found: dict[str, object] = json.loads((folder / "out" / "bench.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((folder / "out" / "bench.json").read_text("utf-8"))
     return found
 
 
 def test_a_command_that_failed_is_shown_as_such_and_gives_no_ratio() -> None:
     def sample(contender: str, number: int, seconds: float, code: int = 0) -> Sample:
         run = Run(seconds=seconds, code=code, peak=0)
-        facts = {"corpus": "small", "work": "first", "round": number}
-        return Sample(contender=contender, run=run, **facts)
+        return Sample(corpus="small", work="first", contender=contender, round=number, run=run)
 
     fine = [sample(who, n, s) for n in (1, 2, 3) for who, s in (("cartridge", n), ("tar", 2.0))]
     [row] = report.rows(fine)
@@ -72,9 +73,16 @@ def test_a_command_that_failed_is_shown_as_such_and_gives_no_ratio() -> None:
     [row] = report.rows([*fine, sample("cartridge", 4, 0.1, code=1)])
     assert (row.seconds, row.ratio, row.holds) == (None, None, None)
     assert "failed" in report.markdown([row], [])
-    assert "first" not in report.picture([row]).split("takes")[-1]
+    assert "first" not in report.picture([row])
     slow = dataclasses.replace(report.rows(fine)[0], ratio=1.3, holds=False)
     assert "**no**" in report.markdown([slow], [])
+
+
+def test_the_readme_takes_the_newest_table() -> None:
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    once = report.inserted(text, "| a table |\n")
+    assert "| a table |" in once
+    assert report.inserted(once, "") == report.inserted(text, "")
 
 
 @pytest.mark.slow

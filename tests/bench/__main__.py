@@ -18,7 +18,8 @@ from tests.bench import growth, peers, report, works
 from tests.bench.corpora import CORPORA
 from tests.helpers.program import REPOSITORY
 
-_BEGIN, _END = "<!-- bench -->", "<!-- /bench -->"
+# Where the picture lies that the README shows.
+_PICTURE = "tests/bench/bench.svg"
 
 
 def main(args: Sequence[str]) -> int:
@@ -62,7 +63,7 @@ def _works(chosen: argparse.Namespace, folder: Path) -> int:
     plan = works.Plan(
         folder=folder,
         corpora=chosen.corpora,
-        works=[work for work in works.WORKS if work in {"first", *chosen.works}],
+        works=_with_what_they_need(chosen.works),
         contenders=peers.contenders(chosen.peers),
         scale=chosen.scale,
         rounds=chosen.rounds,
@@ -81,11 +82,21 @@ def _works(chosen: argparse.Namespace, folder: Path) -> int:
     }
     text = report.markdown(table, _notes(chosen, facts))
     _write(chosen.out, "bench", text, facts)
-    (chosen.out / "bench.svg").write_text(report.picture(table), "utf-8")
+    picture = report.picture(table)
+    (chosen.out / "bench.svg").write_text(picture, "utf-8")
     if chosen.readme:
-        _put_into(REPOSITORY / "README.md", text)
+        (REPOSITORY / _PICTURE).write_text(picture, "utf-8")
+        readme = REPOSITORY / "README.md"
+        shown = f"{text}\n![Ratios of the table as bars]({_PICTURE})\n"
+        readme.write_text(report.inserted(readme.read_text("utf-8"), shown), "utf-8")
     failed = [s for s in samples if s.run.code and s.contender == peers.PROGRAM.name]
     return 1 if failed else 0
+
+
+def _with_what_they_need(wanted: list[str]) -> list[str]:
+    """Return works in the order in which they are done: nothing goes without a first backup."""
+    needed = {"first", *(["start"] if "verify" in wanted else []), *wanted}
+    return [work for work in works.WORKS if work in needed]
 
 
 def _growth(chosen: argparse.Namespace, folder: Path) -> int:
@@ -116,7 +127,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _notes(chosen: argparse.Namespace, facts: dict[str, Any]) -> list[str]:
-    told = ", ".join(f"{tool} ({version})" for tool, version in facts["tools"].items())
+    told = ", ".join(f"{tool} {version}" for tool, version in facts["tools"].items())
     absent = sorted({t for o in peers.OTHERS if o.name in chosen.peers for t in peers.missing(o)})
     starts = [row["start"] for row in facts["table"] if row["start"]]
     notes = [
@@ -130,12 +141,6 @@ def _notes(chosen: argparse.Namespace, facts: dict[str, Any]) -> list[str]:
         shown = " to ".join(f"{start:.2f}" for start in sorted({min(starts), max(starts)}))
         notes.append(f"Of a verification {shown} s of start-up are taken off for the ratio.")
     return [*notes, *([f"Not installed: {', '.join(absent)}."] if absent else [])]
-
-
-def _put_into(readme: Path, text: str) -> None:
-    before, rest = readme.read_text("utf-8").split(_BEGIN)
-    after = rest.split(_END)[1]
-    readme.write_text(f"{before}{_BEGIN}\n{text}{_END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The program and its peers: what each is told to do for each work."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -136,9 +137,15 @@ OTHERS = (
 
 
 def contenders(wanted: list[str]) -> list[Contender]:
-    """Return the program, those it is held against, and the wanted others, where installed."""
-    others = [other for other in OTHERS if other.name in wanted]
-    return [one for one in (PROGRAM, _TAR, _TAR_LISTED, _OPENSSL, *others) if not missing(one)]
+    """Return the program, those it is held against, and the wanted others where installed.
+
+    SystemExit where there is nothing to hold it against.
+    """
+    needed = (PROGRAM, _TAR, _TAR_LISTED, _OPENSSL)
+    lacking = sorted({tool for one in needed for tool in missing(one)})
+    if lacking:
+        sys.exit(f"install {', '.join(lacking)} first: the program is held against them")
+    return [*needed, *(o for o in OTHERS if o.name in wanted and not missing(o))]
 
 
 def missing(contender: Contender) -> list[str]:
@@ -155,12 +162,12 @@ def environment(contender: Contender, home: Path) -> dict[str, str]:
 
 
 def versions(chosen: list[Contender]) -> dict[str, str]:
-    """Return the first line that each tool says about its version."""
-    tools = sorted({tool for one in chosen for tool in one.needs})
-    return {tool: _version(tool) for tool in tools}
+    """Return the version of each tool that is used."""
+    return {tool: _version(tool) for tool in sorted({t for one in chosen for t in one.needs})}
 
 
 def _version(tool: str) -> str:
     argument = "version" if tool in ("openssl", "restic") else "--version"
     done = subprocess.run([tool, argument], check=False, capture_output=True, text=True)
-    return next((line for line in done.stdout.splitlines() if line.strip()), "").strip()
+    found = re.search(r"\d+(\.\d+)+", done.stdout)
+    return found[0] if found else ""

@@ -119,6 +119,13 @@ def _number(value: float | None) -> str:
     return "failed" if value is None else f"{value:.2f}"
 
 
+def inserted(readme: str, text: str) -> str:
+    """Return a README with another text between the marks for it."""
+    begin, end = "<!-- bench -->\n", "<!-- /bench -->"
+    before, rest = readme.split(begin)
+    return f"{before}{begin}{text}{end}{rest.split(end)[1]}"
+
+
 _LEFT, _WIDTH, _HEIGHT = 220, 420, 26
 _COLOURS = {True: "#3a7d44", False: "#b5382a", None: "#7a8794"}
 
@@ -145,7 +152,7 @@ def picture(table: Sequence[Row]) -> str:
 
 def _drawn(row: Row, number: int, scale: float) -> str:
     assert row.ratio is not None
-    top, length = _HEIGHT * (number + 1), row.ratio * scale
+    top, length = _HEIGHT * (number + 1), max(0.0, row.ratio) * scale
     name = escape(f"{row.corpus}: {_TOLD[row.work]}")
     parts = [
         f'<text x="8" y="{top + 17}">{name}</text>',

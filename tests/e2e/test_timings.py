@@ -1,6 +1,7 @@
 """Where the time of a run goes can be seen, stage by stage, for people and for machines."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_of_a_run_that_went_on_only_this_part_is_told(
 
 
 def test_tasks_at_the_same_time_count_once_as_wall_and_each_as_seconds() -> None:
-    def done(stage: str, second: int, seconds: float, **amount: object) -> dict[str, object]:
+    def done(stage: str, second: int, seconds: float, **amount: object) -> dict[str, Any]:
         time = f"2026-01-01T00:00:{second:02}.000Z"
         return {"event": "done", "time": time, "stage": stage, "seconds": seconds, **amount}
 
