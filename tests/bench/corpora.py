@@ -123,7 +123,7 @@ def _mixed(tree: _Tree, scale: float) -> str:
     sizes = tree.chance.lognormal(np.log(8 * KIB), 2.27, count)
     for _ in range(3):  # what the largest may not have, the others share
         sizes = np.minimum(sizes * (2048 * MIB * scale / sizes.sum()), 64 * MIB)
-    made = []
+    made: list[bytes] = []
     for number, size in enumerate(sizes.astype(int).tolist()):
         name = _home_name(tree, number)
         made.append(tree.add(name, _home_pieces(tree, number, size, made), _mode(number)))
