@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeCartridges, MakeVolume
+from tests.conftest import MakeCartridges, MakeVolume, mount
 from tests.helpers import processes
 from tests.helpers.compare import assert_same_tree
 from tests.helpers.media import check_cartridge, fill
@@ -318,7 +318,7 @@ def mount_again(image: Path, volume: Path, kind: str) -> None:
     while subprocess.run(["losetup", "-j", image], check=True, capture_output=True).stdout:
         assert time.monotonic() < deadline, "the former mount is still held"
         time.sleep(0.05)
-    subprocess.run(["mount", "-t", kind, "-o", "loop", image, volume], check=True)
+    mount(image, volume, kind)
 
 
 def states(program: Program) -> set[str]:
