@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json as jsonlib
 import os
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from tasks.media import durable
 from tasks.media.cartridge import require_empty
 from tasks.model.errors import ProfileExists, UsageError, VolumeUnusable
 from tasks.model.profile import NAME, free_name, parse_profile
+from tasks.model.profile_text import quoted as toml_text
 from tasks.model.units import format_size
 
 _TEMPLATE = """\
@@ -122,7 +122,7 @@ def quoted(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(reason=f"{text!a} is not UTF-8 and cannot stand in a profile.") from None
-    return jsonlib.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml_text(text)
 
 
 def make_volume(volume: str) -> None:

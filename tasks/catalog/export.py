@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib import resources
 
 from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, Store, write_rows
+from tasks.formats.manifest import read_info
+from tasks.formats.records import to_json
 from tasks.media.cartridge import Cartridge, rounded
 from tasks.model.errors import CartridgeFailed, CartridgeFull
-from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary
+from tasks.model.units import iso
+from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary, SnapshotInfo, SnapshotList
 
 MANIFESTS = "catalog/manifests"
+ARCHIVE_TABLE, CARTRIDGE_TABLE = "catalog/archives.parquet", "catalog/cartridges.parquet"
+SNAPSHOTS, PROFILE = "catalog/snapshots.json", "catalog/profile.toml"
 _SLACK = 64 << 10
 STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
-# row of the scan, and the fixed parts of small files.
-_ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED = 110, 112, 76, 90, 6 << 10
+# row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
+_ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
 
 
 def manifest_name(snapshot: str) -> str:
@@ -63,12 +69,27 @@ def seal(cartridge: Cartridge, store: Store, newest: str, manifest: str, archive
         if not _is_there(cartridge, snapshot, store.manifest_path(snapshot))
     }
     files[manifest_name(newest)] = manifest
-    files["catalog/archives.parquet"] = archives
-    files["catalog/cartridges.parquet"] = store.cartridges_path
+    files[ARCHIVE_TABLE] = archives
+    files[CARTRIDGE_TABLE] = store.cartridges_path
+    files[SNAPSHOTS] = _snapshots(store, manifest)
+    if os.path.exists(store.profile_path):
+        files[PROFILE] = store.profile_path
     files["README.txt"] = readme(cartridge)
-    wanted = {manifest_name(snapshot) for snapshot in (*older, newest)}
+    wanted = {manifest_name(snapshot) for snapshot in (*older, *_homeless(store), newest)}
     present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
     cartridge.seal(files, present - wanted)
+
+
+def _snapshots(store: Store, manifest: str) -> bytes:
+    """List the snapshots that there are; one that is unfinished is none yet."""
+    info: SnapshotInfo = read_info(manifest, SnapshotInfo)
+    known = {*store.snapshots(), *([info.snapshot] if info.complete else [])}
+    return to_json(SnapshotList(sealed=iso(datetime.now(UTC)), snapshots=sorted(known)))
+
+
+def _homeless(store: Store) -> set[str]:
+    """Return the snapshots that stored nothing: where their manifest lies, it stays."""
+    return set(store.snapshots()) - {row.snapshot for row in store.archives()}
 
 
 def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
@@ -130,7 +151,8 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
         manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
     table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
     sums = (archives + 16) * _SUMS_LINE
-    return sum(map(rounded, (manifest, table, sums, _FIXED, _FIXED))) + 3 * rounded(1)
+    listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + os.path.getsize(run.store.profile_path)
+    return sum(map(rounded, (manifest, table, sums, listed, _FIXED, _FIXED))) + 4 * rounded(1)
 
 
 def _is_there(cartridge: Cartridge, snapshot: str, path: str) -> bool:

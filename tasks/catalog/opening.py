@@ -14,6 +14,7 @@ from tasks.media import durable
 from tasks.media.spool import Spool
 from tasks.model.errors import UsageError
 from tasks.model.profile import Profile
+from tasks.model.profile_text import public_text
 from tasks.model.units import iso, snapshot_id, snapshot_time
 
 
@@ -39,6 +40,7 @@ def open_run(place: Place, profile: Profile, options: Options, *, is_alone: bool
     for rest in place.runs() if is_alone else ():
         if not rest.has("request.json"):
             rest.discard()
+    place.store.keep_profile(public_text(place.profile_name, profile))
     run = unfinished(place)
     if run is None:
         return _begin(place, profile, options)

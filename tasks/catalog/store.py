@@ -72,6 +72,16 @@ class Store:
         """Name the table of archives."""
         return os.path.join(self.folder, "archives.parquet")
 
+    @property
+    def profile_path(self) -> str:
+        """Name the copy of the profile that goes onto cartridges."""
+        return os.path.join(self.folder, "profile.toml")
+
+    def keep_profile(self, text: str) -> None:
+        """Keep what goes onto cartridges of the profile; runs on several hosts may do so."""
+        with self.locked():
+            durable.write_whole(self.profile_path, text.encode())
+
     def create(self) -> None:
         """Make the folders of an empty catalog."""
         for name in ("manifests", "contents"):

@@ -34,10 +34,10 @@ def expected_sums(cartridge: Cartridge) -> dict[str, str]:
     older than its catalog; its archives and its label are judged all the same.
     """
     archives = {line.archive: line.sha256 for line in cartridge.journal()}
-    return {**_judged(archives, cartridge.sums()), **archives}
+    return {**judged(archives, cartridge.sums()), **archives}
 
 
-def _judged(archives: Mapping[str, str], sums: Mapping[str, str]) -> dict[str, str]:
+def judged(archives: Mapping[str, str], sums: Mapping[str, str]) -> dict[str, str]:
     """Return the part of SHA256SUMS that counts at this time."""
     if archives.keys() <= sums.keys():
         return dict(sums)
@@ -57,7 +57,7 @@ def examine(cartridge: Cartridge, known: Mapping[str, str], seen: Callable[[int]
         broken.add(JOURNAL)  # it lacks one, or has one under another name
     if _is_cut(cartridge, journal, sums):
         broken.add(SUMS)
-    expected = {**_judged(journal, sums), **journal, **known}
+    expected = {**judged(journal, sums), **journal, **known}
     expected = {name: digest for name, digest in expected.items() if name not in broken}
     verdict = read_back(cartridge, expected, seen)
     damaged = {*verdict.damaged}

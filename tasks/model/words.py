@@ -113,6 +113,14 @@ class SnapshotInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotList:
+    """Which snapshots a catalog knew, oldest first, when a cartridge was sealed with it."""
+
+    sealed: str
+    snapshots: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScanSummary:
     """What a walk of one source met besides its rows.
 

@@ -1,0 +1,181 @@
+"""Lists of stored contents, made again from manifests: cartridges do not have these lists."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.catalog.contents import CONTENTS
+from tasks.catalog.store import Store
+from tasks.formats.manifest import ROWS, TableWriter, keys, open_table
+from tasks.media import durable
+from tasks.model.errors import FormatDamaged
+
+_COLUMNS = ["source", "path", "raw_path", "type", "sha256", "parts"]
+_ARCHIVE = "parts.list.element.archive"
+_CHUNK = ".cartridge-parts/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A manifest to read, and the snapshots whose archives it is to tell of."""
+
+    path: str
+    snapshots: Collection[str]
+
+
+@dataclass(slots=True)
+class Held:
+    """What the manifests say that an archive holds: contents, and their bytes."""
+
+    contents: int = 0
+    bytes: int = 0
+
+
+def relist(store: Store, manifests: Iterable[Told]) -> dict[str, Held]:
+    """Write the lists of contents of all snapshots that the manifests tell of.
+
+    Memory grows with 8 bytes for each content. Raises FormatDamaged, naming a manifest's path.
+    """
+    held: dict[str, Held] = {}
+    with contextlib.ExitStack() as stack:
+        lists: dict[str, _List] = {}
+        for told in manifests:
+            for batch in _batches(told):
+                for snapshot, rows in _by_snapshot(_contents(batch, told)):
+                    if snapshot not in lists:
+                        path = store.contents_path(snapshot)
+                        draft = stack.enter_context(durable.replacing(path))
+                        writer = stack.enter_context(TableWriter(draft, CONTENTS))
+                        lists[snapshot] = _List(writer)
+                    _count(held, lists[snapshot].add(rows))
+    return held
+
+
+@dataclass(slots=True)
+class _List:
+    """The list of one snapshot; a content that is there already is not added again."""
+
+    writer: TableWriter
+    seen: Any = field(default_factory=lambda: np.empty(0, ">u8"))
+
+    def add(self, rows: pa.Table) -> pa.Table:
+        heads = _heads(rows.column("sha256"))
+        fresh, first = np.unique(heads, return_index=True)
+        is_new = ~np.isin(fresh, self.seen)
+        added = rows.take(pa.array(np.sort(first[is_new])))
+        self.seen = np.concatenate([self.seen, fresh[is_new]])
+        for batch in added.combine_chunks().to_batches():
+            self.writer.write(batch)
+        return added
+
+
+def _heads(digests: pa.ChunkedArray) -> Any:
+    """Return the first 8 bytes of each digest: enough to tell a million of them apart."""
+    return np.frombuffer(b"".join(digests.to_pylist()), ">u8")[::4]
+
+
+def _count(held: dict[str, Held], rows: pa.Table) -> None:
+    sums = rows.group_by("archive").aggregate([("length", "sum"), ("length", "count")])
+    for row in sums.to_pylist():
+        archive = held.setdefault(row["archive"], Held())
+        archive.contents += row["length_count"]
+        archive.bytes += row["length_sum"]
+
+
+def _batches(told: Told) -> Iterator[pa.RecordBatch]:
+    """Read the row groups that may tell of one of the snapshots."""
+    file = open_table(told.path)
+    groups = [n for n in range(file.num_row_groups) if _may_tell(file.metadata.row_group(n), told)]
+    try:
+        if groups:
+            yield from file.iter_batches(ROWS, groups, columns=_COLUMNS, use_threads=False)
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise FormatDamaged(file=told.path, reason=str(error).split("\n")[0]) from error
+
+
+def _may_tell(group: pq.RowGroupMetaData, told: Told) -> bool:
+    columns = (group.column(number) for number in range(group.num_columns))
+    facts = next((c.statistics for c in columns if c.path_in_schema == _ARCHIVE), None)
+    if facts is None or not facts.has_min_max:
+        return True
+    return any(
+        _folder(snapshot) <= facts.max and facts.min <= _folder(snapshot) + "~"
+        for snapshot in told.snapshots
+    )
+
+
+def _folder(snapshot: str) -> str:
+    return f"archives/{snapshot}/"
+
+
+def _by_snapshot(contents: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    owners = pc.utf8_slice_codeunits(contents.column("archive"), len("archives/"))
+    owners = pc.list_element(pc.split_pattern(owners, "/", max_splits=1), 0)
+    for owner in pc.unique(owners).to_pylist():
+        yield owner, contents.filter(pc.equal(owners, owner))
+
+
+def _contents(batch: pa.RecordBatch, told: Told) -> pa.Table:
+    """Return the contents that files of a batch have in archives of the snapshots told of."""
+    column = batch.column("parts")
+    flat = pc.list_flatten(column)
+    rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    wanted = _is_in_archive_of(flat.field("archive"), told.snapshots)
+    if not wanted.any():
+        return CONTENTS.empty_table()
+    chunk = pc.fill_null(pc.match_substring(flat.field("member"), _CHUNK), False)
+    single = np.bincount(rows, minlength=batch.num_rows)[rows] == 1
+    plain = wanted & (single | chunk.to_numpy(zero_copy_only=False))
+    plain &= flat.field("sha256").is_valid().to_numpy(zero_copy_only=False)
+    found = _in_one_piece(batch, flat, rows, np.flatnonzero(plain))
+    sparse = np.unique(rows[wanted & ~plain])
+    return pa.concat_tables([found, _sparse(batch, sparse)]) if len(sparse) else found
+
+
+def _is_in_archive_of(archives: pa.Array, snapshots: Collection[str]) -> Any:
+    """Return for each part whether its archive is one of these snapshots'; never for holes."""
+    coded = archives.dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    mine = np.array([n.count("/") == 2 and n.split("/")[1] in snapshots for n in names] + [False])
+    return mine[pc.fill_null(coded.indices, len(names)).to_numpy(zero_copy_only=False)]
+
+
+def _in_one_piece(batch: pa.RecordBatch, flat: pa.Array, rows: Any, index: Any) -> pa.Table:
+    parts = flat.take(pa.array(index))
+    own = keys(batch).take(pa.array(rows[index]))
+    columns: Mapping[str, Any] = {
+        "member": pc.coalesce(parts.field("member").cast(pa.binary()), own),
+        "parts": pa.nulls(len(parts), CONTENTS.field("parts").type),
+    }
+    named = [columns[f.name] if f.name in columns else parts.field(f.name) for f in CONTENTS]
+    return pa.table(named, schema=CONTENTS)
+
+
+def _sparse(batch: pa.RecordBatch, rows: Any) -> pa.Table:
+    """Return the contents of sparse files: data of one member, and holes between."""
+    taken = batch.take(pa.array(rows))
+    names = keys(taken).to_pylist()
+    found = []
+    for row, name in zip(taken.select(["sha256", "parts"]).to_pylist(), names, strict=True):
+        first = next(part for part in row["parts"] if part["archive"])
+        found.append(
+            {
+                "sha256": row["sha256"],
+                "archive": first["archive"],
+                "member": first["member"].encode() if first["member"] else name,
+                "frame": 0,
+                "skip": 0,
+                "length": sum(part["length"] for part in row["parts"]),
+                "parts": [{**part, "member": None} for part in row["parts"]],
+            }
+        )
+    whole = [row for row in found if row["sha256"]]
+    return pa.Table.from_pylist(whole, schema=CONTENTS)
