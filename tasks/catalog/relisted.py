@@ -56,6 +56,8 @@ def relist(store: Store, manifests: Iterable[Told]) -> dict[str, Held]:
                         writer = stack.enter_context(TableWriter(draft, CONTENTS))
                         lists[snapshot] = _List(writer)
                     _count(held, lists[snapshot].add(rows))
+        for one in lists.values():
+            one.writer.close()
     return held
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tasks.formats import manifest
 from tasks.media import durable, locks
-from tasks.model.errors import SnapshotMissing
+from tasks.model.errors import FormatDamaged, SnapshotMissing
 from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo
 
 Row = TypeVar("Row", CartridgeRow, ArchiveRow)
@@ -121,23 +121,23 @@ class Store:
 
     def cartridges(self) -> list[CartridgeRow]:
         """Return all cartridges of the set, by serial."""
-        return _rows(self.cartridges_path, CartridgeRow)
+        return read_rows(self.cartridges_path, CartridgeRow)
 
     def archives(self) -> list[ArchiveRow]:
         """Return all archives that lie on cartridges, in the order they were made."""
-        return _rows(self.archives_path, ArchiveRow)
+        return read_rows(self.archives_path, ArchiveRow)
 
     def update_cartridges(self, change: Callable[[list[CartridgeRow]], list[CartridgeRow]]) -> None:
         """Replace the table of cartridges by what `change` makes of it, under a lock."""
         with self.locked():
             rows = sorted(change(self.cartridges()), key=lambda row: row.serial)
-            write_rows(self.cartridges_path, CARTRIDGES, rows)
+            writeread_rows(self.cartridges_path, CARTRIDGES, rows)
 
     def update_archives(self, change: Callable[[list[ArchiveRow]], list[ArchiveRow]]) -> None:
         """Replace the table of archives by what `change` makes of it, under a lock."""
         with self.locked():
             rows = sorted(change(self.archives()), key=lambda row: row.archive)
-            write_rows(self.archives_path, ARCHIVES, rows)
+            writeread_rows(self.archives_path, ARCHIVES, rows)
 
     def alter_cartridge(self, uuid: str, **facts: object) -> None:
         """Change some facts of one cartridge."""
@@ -161,9 +161,13 @@ def write_rows(path: str, schema: pa.Schema, rows: Iterable[CartridgeRow | Archi
         writer.close()
 
 
-def _rows(path: str, kind: type[Row]) -> list[Row]:
+def read_rows(path: str, kind: type[Row]) -> list[Row]:
+    """Read a table of dataclasses, [] where there is none; FormatDamaged where it is not one."""
     try:
         table = manifest.read_table(path)
+        return [kind(**row) for row in table.to_pylist()]
     except FileNotFoundError:
         return []
-    return [kind(**row) for row in table.to_pylist()]
+    except TypeError as error:
+        reason = f"its columns are not those of the table: {error}"
+        raise FormatDamaged(file=path, reason=reason) from error

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tasks.media import durable
 from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
-from tasks.model.errors import CartridgeError
+from tasks.model.errors import CartridgeError, FormatDamaged
 
 _PIECE = 4 << 20
 _THREADS = 2
+_LARGEST_FILE = 4 << 30
 _LISTED = (LABEL, JOURNAL, "README.txt")
 
 
@@ -144,3 +146,48 @@ def _digest(path: str, seen: Callable[[int], None]) -> tuple[str, int]:
     finally:
         os.close(fd)
     return digest.hexdigest(), size
+
+
+def copy_out(source: str, target: str) -> str:
+    """Copy a file off a cartridge; return its SHA-256 as the medium has it.
+
+    Raises FileNotFoundError, and FormatDamaged where it cannot be read or is no file of ours; other
+    errors of the operating system are those of the target.
+    """
+    digest, size = hashlib.sha256(), 0
+    with contextlib.closing(_Untrusted(source)) as reader, open(target, "wb") as writer:
+        while piece := reader.read():
+            size += len(piece)
+            if size > _LARGEST_FILE:
+                raise FormatDamaged(file=source, reason="it is larger than any file of ours")
+            digest.update(piece)
+            writer.write(piece)
+    return digest.hexdigest()
+
+
+class _Untrusted:
+    """A regular file that no link leads to, read in pieces; what cannot be read is damage."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with self._errors():
+            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise FormatDamaged(file=path, reason="it is no regular file")
+
+    def read(self) -> bytes:
+        with self._errors():
+            return os.read(self._fd, _PIECE)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise FormatDamaged(file=self._path, reason=error.strerror or error) from error

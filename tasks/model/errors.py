@@ -4,6 +4,7 @@ CartridgeError
 ├── UsageError            2
 ├── ProfileMissing        2
 ├── ProfileExists         2
+├── CatalogExists         2
 ├── ProfileInvalid        2
 ├── SourceMissing         1
 ├── SourceNotMounted      1
@@ -74,10 +75,18 @@ class ProfileMissing(CartridgeError):
 
 
 class ProfileExists(CartridgeError):
-    """`init` never overwrites a profile."""
+    """A profile is never overwritten."""
 
     template = "The profile '{profile}' exists already: {file}."
     help = "Edit that file, or choose another name."
+    exit_code = 2
+
+
+class CatalogExists(CartridgeError):
+    """A catalog is never overwritten."""
+
+    template = "The workspace has a catalog of '{profile}' already: {folder}."
+    help = "Name another workspace with --workspace, or move that folder away."
     exit_code = 2
 
 

@@ -55,7 +55,7 @@ def sketched_text(name: str, set_name: str, sources: Iterable[str]) -> tuple[str
     return "\n".join(lines) + "\n", paths
 
 
-def _section(name: str, facts: object) -> Iterator[str]:
+def _section(name: str, facts: Any) -> Iterator[str]:
     tables = facts if isinstance(facts, list) else [facts] if facts else []
     for table in tables:
         yield ""
