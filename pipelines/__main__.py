@@ -26,6 +26,7 @@ COMMANDS = (
     "continue",
     "remind",
     "lost",
+    "recover",
 )
 
 

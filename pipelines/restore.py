@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.report import Voice, is_terminal, say, table
+from pipelines.recover import conclude, facts_of, passing_workspace, told
+from pipelines.report import Voice, complain, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.members import label_of
 from tasks.catalog.runs import Place
@@ -36,10 +38,16 @@ from tasks.restore import Restored
 
 @app.command(epilog="Example: cartridge restore home /tmp/back 'docs/2026/' '*.jpg'")
 def restore(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The profile.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="The folder to restore to.")],
-    pattern: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATTERN]...", help="What to restore.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME] DEST [PATTERN]...",
+            help="The profile (not with --from), the folder to restore to, what to restore.",
+        ),
+    ],
+    volumes: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="DIR", help="A cartridge; no workspace is needed."),
     ] = None,
     snapshot: Annotated[
         str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
@@ -67,23 +75,47 @@ def restore(
     facts: dict[str, Any] = {}
 
     def action() -> None:
-        folder = find_workspace(workspace)
-        profile = load_profile(folder, name)
-        store = Place(folder, name).store
-        chosen = choose_snapshot(store, name, snapshot, at)
-        selected = select(store, chosen, pattern or [])
-        hands = Hands(profile, name, folder, store, ask=is_terminal() and not json)
-        if plan:
-            _say_plan(voice, selected, hands)
-            return
-        if delete:
-            facts["removed"] = _delete_foreign(selected, dest, pattern or [], voice, hands, yes)
-        result = _restore(selected, store, dest, hands, workers or os.cpu_count() or 1)
-        facts.update(_facts(chosen, result, time.monotonic() - began))
-        _complain(result, hands)
-        voice.result(facts, _lines(chosen, dest, result, facts["seconds"]))
+        name, dest, patterns = _meant(words, volumes)
+        with _catalog(name, volumes, workspace, facts) as (folder, profile):
+            store = Place(folder, profile).store
+            selected = select(store, choose_snapshot(store, profile, snapshot, at), patterns)
+            asks = is_terminal() and not json
+            hands = Hands(load_profile(folder, profile), profile, folder, store, ask=asks)
+            if plan:
+                _say_plan(voice, selected, hands)
+                return
+            if delete:
+                facts["removed"] = _delete_foreign(selected, dest, patterns, voice, hands, yes)
+            result = _restore(selected, store, dest, hands, workers or os.cpu_count() or 1)
+            facts.update(_facts(selected.snapshot, result, time.monotonic() - began))
+            _complain(result, hands)
+            lines = _lines(selected.snapshot, dest, result, facts["seconds"])
+            conclude(voice, facts, lines, facts.get("recovered", {}).get("damaged", []))
 
     finish(voice, action, lambda error: facts)
+
+
+@contextlib.contextmanager
+def _catalog(
+    name: str, volumes: list[str] | None, workspace: str | None, facts: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Give a workspace and the profile in it: one that is there, or one made of cartridges."""
+    if not volumes:
+        yield find_workspace(workspace), name
+        return
+    with passing_workspace(volumes) as (folder, recovered):
+        facts["recovered"] = facts_of(recovered)
+        for line in told(recovered):
+            complain(line)
+        yield folder, recovered.profile
+
+
+def _meant(words: list[str], volumes: list[str] | None) -> tuple[str, str, list[str]]:
+    """Tell profile, destination and patterns apart: with --from there is no profile to name."""
+    name, rest = ("", words) if volumes else (words[0], words[1:])
+    if not rest:
+        raise UsageError(reason="Missing argument 'DEST'.")
+    return name, rest[0], rest[1:]
 
 
 def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | None) -> str:

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.catalog import export
 from tasks.catalog.given import SNAPSHOT, Given
 from tasks.catalog.store import read_rows
-from tasks.formats.manifest import SCHEMA, batches, open_table, read_info
+from tasks.formats.manifest import SCHEMA, batches, open_table, read_info, words
 from tasks.formats.records import from_json
 from tasks.media import durable
 from tasks.media.readback import copy_out
 from tasks.model.errors import FormatDamaged, ProfileInvalid
 from tasks.model.profile import Profile, parse_profile
+from tasks.model.profile_text import sections_left_out
 from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SnapshotList
 
 Content = TypeVar("Content")
@@ -31,6 +33,15 @@ class Copy:
     info: SnapshotInfo
     origin: Given
     name: str
+
+    is_unearthed: bool = False
+
+    def sources(self) -> list[str]:
+        """Return the names of the sources."""
+        if self.info.roots:
+            return [root.source for root in self.info.roots]
+        columns = (words(batch.column(0)) for batch in batches(self.path, ["source"]))
+        return sorted({name for column in columns for name in pc.unique(column).to_pylist()})
 
     def refuse(self) -> None:
         """Note that it is damaged after all."""
@@ -48,10 +59,10 @@ class Catalogs:
         self.newest_first = [one for one, _ in lists]
         self._list = next((found for _, found in lists if found is not None), None)
 
-    def profile(self, name: str, set_name: str) -> Profile | None:
-        """Return the newest profile; it has to be that of the cartridges."""
+    def profile(self, name: str, set_name: str) -> tuple[Profile, list[str]] | None:
+        """Return the newest profile, and which of its sections are on no cartridge."""
 
-        def read(path: str) -> Profile:
+        def read(path: str) -> tuple[Profile, list[str]]:
             text = durable.read_whole(path).decode("utf-8", "replace")
             try:
                 profile = parse_profile(name, text, path)
@@ -59,7 +70,7 @@ class Catalogs:
                 raise FormatDamaged(file=path, reason="it is no profile") from error
             if profile.cartridges.set != set_name:
                 raise FormatDamaged(file=path, reason="it is that of another set")
-            return profile
+            return profile, sections_left_out(text)
 
         return next(self._readable(export.PROFILE, read), None)
 
@@ -81,10 +92,6 @@ class Catalogs:
     def expected(self) -> set[str]:
         """Return the snapshots that there were, as far as the newest list knows."""
         return set(self._list.snapshots) if self._list else set()
-
-    def knows_all(self) -> bool:
-        """Whether some cartridge has a list of the snapshots: older versions wrote none."""
-        return self._list is not None
 
     def _is_pruned(self, snapshot: str) -> bool:
         known = self._list.snapshots if self._list else []

@@ -131,13 +131,13 @@ class Store:
         """Replace the table of cartridges by what `change` makes of it, under a lock."""
         with self.locked():
             rows = sorted(change(self.cartridges()), key=lambda row: row.serial)
-            writeread_rows(self.cartridges_path, CARTRIDGES, rows)
+            write_rows(self.cartridges_path, CARTRIDGES, rows)
 
     def update_archives(self, change: Callable[[list[ArchiveRow]], list[ArchiveRow]]) -> None:
         """Replace the table of archives by what `change` makes of it, under a lock."""
         with self.locked():
             rows = sorted(change(self.archives()), key=lambda row: row.archive)
-            writeread_rows(self.archives_path, ARCHIVES, rows)
+            write_rows(self.archives_path, ARCHIVES, rows)
 
     def alter_cartridge(self, uuid: str, **facts: object) -> None:
         """Change some facts of one cartridge."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -155,8 +155,8 @@ def copy_out(source: str, target: str) -> str:
     errors of the operating system are those of the target.
     """
     digest, size = hashlib.sha256(), 0
-    with contextlib.closing(_Untrusted(source)) as reader, open(target, "wb") as writer:
-        while piece := reader.read():
+    with open_untrusted(source) as reader, open(target, "wb") as writer:
+        for piece in _pieces(reader, source):
             size += len(piece)
             if size > _LARGEST_FILE:
                 raise FormatDamaged(file=source, reason="it is larger than any file of ours")
@@ -165,29 +165,24 @@ def copy_out(source: str, target: str) -> str:
     return digest.hexdigest()
 
 
-class _Untrusted:
-    """A regular file that no link leads to, read in pieces; what cannot be read is damage."""
+def open_untrusted(path: str) -> io.FileIO:
+    """Open a regular file that no link leads to; FormatDamaged for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FormatDamaged(file=path, reason=error.strerror or error) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FormatDamaged(file=path, reason="it is no regular file")
+    return io.FileIO(fd)
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        with self._errors():
-            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            os.close(self._fd)
-            raise FormatDamaged(file=path, reason="it is no regular file")
 
-    def read(self) -> bytes:
-        with self._errors():
-            return os.read(self._fd, _PIECE)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise FormatDamaged(file=self._path, reason=error.strerror or error) from error
+def _pieces(file: io.FileIO, path: str) -> Iterator[bytes]:
+    """Read a file to its end; what cannot be read is damage."""
+    try:
+        while piece := file.read(_PIECE):
+            yield piece
+    except OSError as error:
+        raise FormatDamaged(file=path, reason=error.strerror or error) from error

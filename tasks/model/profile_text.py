@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,10 +21,10 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def public_text(name: str, profile: Profile) -> str:
+def public_text(name: str, profile: Profile, left_out: Collection[str] = ()) -> str:
     """Write a profile as TOML without `[hooks]`, `[notify]` and passwords in addresses.
 
-    Where a section was left out, a comment says so.
+    Where a section was left out, now or before (`left_out`), a comment says so.
     """
     facts = profile.model_dump(include=set(_COPIED), exclude_defaults=True)
     if "scheduler" in facts.get("run", {}):
@@ -33,21 +33,22 @@ def public_text(name: str, profile: Profile) -> str:
     lines += [
         f"# [{section}] was left out: it may hold secrets. Write it again."
         for section in _LEFT_OUT
-        if getattr(profile, section) != type(profile).model_fields[section].default
+        if section in left_out
+        or getattr(profile, section) != type(profile).model_fields[section].default
     ]
     for section in _COPIED:
         lines += _section(section, facts.get(section))
     return "\n".join(lines) + "\n"
 
 
-def left_out(text: str) -> list[str]:
+def sections_left_out(text: str) -> list[str]:
     """Return the sections that `public_text` says it has left out."""
     return [name for name in _LEFT_OUT if f"\n# [{name}] was left out" in text]
 
 
 def sketched_text(name: str, set_name: str, sources: Iterable[str]) -> tuple[str, dict[str, str]]:
     """Write a profile of which only the names are known; return it and the paths to fill in."""
-    paths = {source: f"/path/of/{source}" for source in sources or [name]}
+    paths = {source: f"/path/of/{source}" for source in [*sources] or [name]}
     lines = [f"# The profile '{name}' of cartridge, made again: fill in the paths of the sources."]
     for source, path in paths.items():
         lines += _section("source", [{"name": source, "path": path}])

@@ -1,0 +1,115 @@
+"""`cartridge recover`: rebuild a lost workspace from cartridges alone."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.report import Voice, complain
+from pipelines.workspace import find_workspace, profile_path
+from tasks.media.processes import bounded_memory
+from tasks.model.errors import DamageFound
+from tasks.recover import Recovered
+from tasks.recover import recover as recover_workspace
+
+
+@app.command(epilog="Example: cartridge recover /media/me/disk1 /media/me/disk2")
+def recover(
+    volumes: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR...", help="Cartridges of one set, all that are left."),
+    ],
+    workspace: Workspace = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Rebuild profile, catalog and history of a lost workspace from its cartridges."""
+    voice = Voice(json)
+    facts: dict[str, Any] = {}
+
+    def action() -> None:
+        folder = find_workspace(workspace)
+        with bounded_memory("a catalog on these cartridges"):
+            found = recover_workspace(
+                folder, volumes, lambda name: profile_path(folder, name), complain
+            )
+        facts.update(facts_of(found))
+        lines = list(_lines(found, profile_path(folder, found.profile)))
+        conclude(voice, facts, lines, found.damaged)
+
+    finish(voice, action, lambda error: facts)
+
+
+def conclude(voice: Voice, facts: dict[str, Any], lines: Iterable[str], damaged: list[str]) -> None:
+    """Say what was done, and raise DamageFound where damage was met on the way."""
+    if not damaged or not voice.json:
+        voice.result(facts, lines)
+    if damaged:
+        raise DamageFound(damage=", ".join(damaged))
+
+
+@contextlib.contextmanager
+def passing_workspace(volumes: list[str]) -> Iterator[tuple[str, Recovered]]:
+    """Give a workspace that is made from cartridges, for a restore, and gone after the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cartridge-") as folder,
+        bounded_memory("a catalog on these cartridges"),
+    ):
+        yield (
+            folder,
+            recover_workspace(
+                folder, volumes, lambda name: profile_path(folder, name), complain, lists=False
+            ),
+        )
+
+
+def facts_of(found: Recovered) -> dict[str, Any]:
+    """Return what machines are told of a recover."""
+    return {
+        "profile": found.profile,
+        "snapshots": found.snapshots,
+        "missing": {
+            "snapshots": found.missing_snapshots,
+            "cartridges": found.missing_cartridges,
+        },
+        "damaged": found.damaged,
+        "from_archives": found.is_unearthed,
+        "fill_in": found.paths,
+    }
+
+
+def _lines(found: Recovered, profile: str) -> Iterator[str]:
+    yield f"Recovered '{found.profile}' with {len(found.snapshots)} snapshots; wrote {profile}."
+    yield from told(found)
+    for source, path in found.paths.items():
+        yield f"Fill in the folder of the source '{source}' in place of {path}."
+    for section in found.left_out:
+        yield f"The profile had a section [{section}], which is on no cartridge: write it again."
+    if found.snapshots:
+        yield f"To restore: cartridge restore {found.profile} DEST"
+    yield f"To go on: check the profile, then cartridge backup {found.profile}"
+
+
+def told(found: Recovered) -> Iterator[str]:
+    """Say in sentences what is not as it was."""
+    if found.is_unearthed:
+        yield (
+            "No manifest could be read: the one snapshot is made from the archives. It has the "
+            "newest version of every file that lies in one, deleted files too; files that were "
+            "stored under another name are not in it, and large files may be of an older version."
+        )
+    elif set(found.partial) & set(found.snapshots):
+        yield "No snapshot is complete on these cartridges: each has only what was written here."
+    for snapshot in found.missing_snapshots:
+        why = "it was unfinished, or its last cartridge was not given"
+        reason = why if snapshot in found.partial else "its manifest is on no cartridge given"
+        yield f"Snapshot {snapshot} is missing: {reason}."
+    for label in found.missing_cartridges:
+        yield f"Cartridge {label} was not given: what lies on it is known, and needs it to restore."
+    if found.nowhere:
+        yield f"{found.nowhere} archives are on no cartridge that is known: they are stored again."
