@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice, complain
-from pipelines.workspace import find_workspace, profile_path
+from pipelines.workspace import find_workspace, load_profile, profile_path
+from tasks.catalog.runs import Place
 from tasks.media.processes import bounded_memory
 from tasks.model.errors import DamageFound
+from tasks.model.profile import Profile
 from tasks.recover import Recovered
 from tasks.recover import recover as recover_workspace
 
@@ -54,18 +59,27 @@ def conclude(voice: Voice, facts: dict[str, Any], lines: Iterable[str], damaged:
 
 
 @contextlib.contextmanager
-def passing_workspace(volumes: list[str]) -> Iterator[tuple[str, Recovered]]:
-    """Give a workspace that is made from cartridges, for a restore, and gone after the block."""
+def passing_place(volumes: list[str]) -> Iterator[tuple[Place, Profile, Recovered]]:
+    """Give what a restore needs, made from cartridges; it is gone after the block.
+
+    No cartridge is looked for where the profile or the catalog says: only those given count.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="cartridge-") as folder,
         bounded_memory("a catalog on these cartridges"),
     ):
-        yield (
-            folder,
-            recover_workspace(
-                folder, volumes, lambda name: profile_path(folder, name), complain, lists=False
-            ),
+        found = recover_workspace(
+            folder, volumes, lambda name: profile_path(folder, name), complain, lists=False
         )
+        place = Place(folder, found.profile)
+        given = {os.path.realpath(volume) for volume in volumes}
+        place.store.update_cartridges(
+            lambda rows: [r if r.location in given else replace(r, location="") for r in rows]
+        )
+        profile = load_profile(folder, found.profile)
+        search = {"search": [glob.escape(path) for path in given]}
+        cartridges = profile.cartridges.model_copy(update=search)
+        yield place, profile.model_copy(update={"cartridges": cartridges}), found
 
 
 def facts_of(found: Recovered) -> dict[str, Any]:

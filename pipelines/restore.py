@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.recover import conclude, facts_of, passing_workspace, told
+from pipelines.recover import conclude, facts_of, passing_place, told
 from pipelines.report import Voice, complain, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.members import label_of
@@ -76,11 +76,11 @@ def restore(
 
     def action() -> None:
         name, dest, patterns = _meant(words, volumes)
-        with _catalog(name, volumes, workspace, facts) as (folder, profile):
-            store = Place(folder, profile).store
-            selected = select(store, choose_snapshot(store, profile, snapshot, at), patterns)
-            asks = is_terminal() and not json
-            hands = Hands(load_profile(folder, profile), profile, folder, store, ask=asks)
+        with _catalog(name, volumes, workspace, facts) as (place, profile):
+            store = place.store
+            chosen = choose_snapshot(store, place.profile_name, snapshot, at)
+            selected = select(store, chosen, patterns)
+            hands = Hands(profile, place, ask=is_terminal() and not json)
             if plan:
                 _say_plan(voice, selected, hands)
                 return
@@ -98,16 +98,17 @@ def restore(
 @contextlib.contextmanager
 def _catalog(
     name: str, volumes: list[str] | None, workspace: str | None, facts: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """Give a workspace and the profile in it: one that is there, or one made of cartridges."""
+) -> Iterator[tuple[Place, Profile]]:
+    """Give the state of a profile: one that is there, or one made of cartridges."""
     if not volumes:
-        yield find_workspace(workspace), name
+        folder = find_workspace(workspace)
+        yield Place(folder, name), load_profile(folder, name)
         return
-    with passing_workspace(volumes) as (folder, recovered):
+    with passing_place(volumes) as (place, profile, recovered):
         facts["recovered"] = facts_of(recovered)
         for line in told(recovered):
             complain(line)
-        yield folder, recovered.profile
+        yield place, profile
 
 
 def _meant(words: list[str], volumes: list[str] | None) -> tuple[str, str, list[str]]:
@@ -137,11 +138,9 @@ def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | 
 class Hands:
     """Getting cartridges: from the shelf, or by asking for them where somebody is there."""
 
-    def __init__(
-        self, profile: Profile, name: str, workspace: str, store: Store, *, ask: bool
-    ) -> None:
-        self._profile, self._name, self._workspace = profile, name, workspace
-        self._rows = {row.serial: row for row in store.cartridges()}
+    def __init__(self, profile: Profile, place: Place, *, ask: bool) -> None:
+        self._profile, self._name, self._workspace = profile, place.profile_name, place.workspace
+        self._rows = {row.serial: row for row in place.store.cartridges()}
         self.ask = ask
         self.wanted: list[str] = []
 

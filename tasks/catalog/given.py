@@ -52,12 +52,13 @@ class Given:
         return self.cartridge.label.serial
 
     def manifests(self) -> list[str]:
-        """Return the snapshots of which a manifest, or a part of one, lies here."""
+        """Return the snapshots of which a manifest, or a part of one, lies here or should."""
         try:
-            names = os.listdir(self.cartridge.file(MANIFESTS))
+            names = set(os.listdir(self.cartridge.file(MANIFESTS)))
         except OSError:
-            return []
-        found = (name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+            names = set()
+        listed = (name.removeprefix(f"{MANIFESTS}/") for name in self.sums)
+        found = (name.removesuffix(".parquet") for name in names.union(listed))
         return sorted(snapshot for snapshot in found if SNAPSHOT.fullmatch(snapshot))
 
 
@@ -97,7 +98,7 @@ def _refused(cartridge: Cartridge, reason: str) -> WrongCartridge:
 def _open(path: str) -> Given:
     if not os.path.isdir(path):
         raise VolumeUnusable(path=path, reason="there is no such folder")
-    damaged: set[str] = set()
+    damaged = set[str]()
     cartridge = Cartridge(path, _label(path, damaged))
     for name in (cartridge.label.set, cartridge.label.profile):
         if not NAME.fullmatch(name):
