@@ -148,7 +148,9 @@ class _Rebuilding:
             self._choose(snapshot)
         while lists:
             try:
-                return self.relist()
+                held = self.relist()
+                self._catalogs.check_rest()
+                return held
             except FormatDamaged as error:
                 copies = {copy.path: copy for copy in [*self.whole.values(), *self.parts.values()]}
                 bad = copies[error.facts["file"]]

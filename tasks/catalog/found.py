@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 
 from tasks.catalog import export
 from tasks.catalog.given import SNAPSHOT, Given
+from tasks.catalog.progress import ignore
 from tasks.catalog.store import read_rows
 from tasks.formats.manifest import SCHEMA, batches, open_table, read_info, words
 from tasks.formats.records import from_json
 from tasks.media import durable
-from tasks.media.readback import copy_out
+from tasks.media.readback import copy_out, read_back
 from tasks.model.errors import FormatDamaged, ProfileInvalid
 from tasks.model.profile import Profile, parse_profile
 from tasks.model.profile_text import sections_left_out
@@ -54,6 +55,7 @@ class Catalogs:
 
     def __init__(self, given: Iterable[Given], folder: str) -> None:
         self._folder = folder
+        self._judged: set[tuple[int, str]] = set()
         lists = [(one, self._list_on(one)) for one in given]
         lists.sort(key=_age, reverse=True)
         self.newest_first = [one for one, _ in lists]
@@ -114,10 +116,37 @@ class Catalogs:
                 break
         return best
 
+    def check_rest(self) -> None:
+        """Note damage of the files that nobody needed: the next one may need them."""
+        for one in self.newest_first:
+            left = {
+                name: digest
+                for name, digest in one.sums.items()
+                if name.startswith("catalog/") and (one.serial, name) not in self._judged
+            }
+            one.damaged.update(read_back(one.cartridge, left, ignore).damaged)
+
+    def _fetch(
+        self, one: Given, name: str, draft: str, read: Callable[[str], Content]
+    ) -> Content | None:
+        """Copy a file and read it; None where it is not there, or not what was written."""
+        self._judged.add((one.serial, name))
+        try:
+            digest = copy_out(one.cartridge.file(name), draft)
+            if one.sums.get(name, digest) != digest:
+                raise FormatDamaged(file=name, reason="it is not what was written")
+            return read(draft)
+        except FileNotFoundError:
+            if name in one.sums:
+                one.damaged.add(name)
+        except (FormatDamaged, MemoryError):
+            one.damaged.add(name)
+        return None
+
     def _copy(
         self, one: Given, name: str, draft: str, read: Callable[[str], SnapshotInfo]
     ) -> Copy | None:
-        info = _fetch(one, name, draft, read)
+        info = self._fetch(one, name, draft, read)
         if info is None:
             return None
         if info.profile != one.cartridge.label.profile or not _is_sound(one, name, draft):
@@ -135,7 +164,7 @@ class Catalogs:
         """Read the copies of a file, newest first."""
         draft = os.path.join(self._folder, "copy")
         for one in self.newest_first if given is None else given:
-            content = _fetch(one, name, draft, read)
+            content = self._fetch(one, name, draft, read)
             durable.remove(draft)
             if content is not None:
                 yield content
@@ -146,21 +175,6 @@ def _age(found: tuple[Given, SnapshotList | None]) -> tuple[str, str]:
     one, known = found
     newest = max([*one.manifests(), *(known.snapshots if known else [])], default="")
     return newest, known.sealed if known else ""
-
-
-def _fetch(one: Given, name: str, draft: str, read: Callable[[str], Content]) -> Content | None:
-    """Copy a file and read it; None where it is not there, or not what was written."""
-    try:
-        digest = copy_out(one.cartridge.file(name), draft)
-        if one.sums.get(name, digest) != digest:
-            raise FormatDamaged(file=name, reason="it is not what was written")
-        return read(draft)
-    except FileNotFoundError:
-        if name in one.sums:
-            one.damaged.add(name)
-    except (FormatDamaged, MemoryError):
-        one.damaged.add(name)
-    return None
 
 
 def _snapshot_list(path: str) -> SnapshotList:
