@@ -181,7 +181,8 @@ class _Rebuilding:
         found = catalogs.profile(self._label.profile, self._label.set)
         profile, left_out = found or (None, [])
         needed = {archive for copy in chosen.values() for archive in copy.info.archives}
-        archives = archive_rows(self._tables, given, held, needed)
+        newest_needs = chosen[max(chosen)].info.archives if chosen else []
+        archives = archive_rows(self._tables, given, held, needed, newest_needs)
         cap = profile.cartridges.capacity if profile else None
         cartridges = cartridge_rows(catalogs.cartridges(), given, cap)
         write_rows(self._store.archives_path, ARCHIVES, archives)

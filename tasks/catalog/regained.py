@@ -53,11 +53,13 @@ def archive_rows(
     given: Collection[Given],
     held: Mapping[str, Held],
     needed: Collection[str],
+    newest_needs: Collection[str],
 ) -> list[ArchiveRow]:
     """Return what is known of every archive.
 
     The newest table tells of cartridges that are not here, the journals of those that are. `needed`
-    are the archives that a snapshot refers to, `held` what the manifests say of their contents.
+    are the archives that a snapshot refers to, `newest_needs` those that the next run will carry
+    over, `held` what the manifests say of their contents.
     """
     newest, *older = [{row.archive: row for row in table} for table in tables] or [{}]
     serials = {one.serial for one in given}
@@ -72,7 +74,7 @@ def archive_rows(
             rows[row.archive] = row
     for one in given:
         rows |= {row.archive: row for row in _left_behind(one) if row.archive not in rows}
-    unknown = {name: _nowhere(name) for name in needed if name not in rows}
+    unknown = {name: _nowhere(name) for name in newest_needs if name not in rows}
     return sorted([*rows.values(), *unknown.values()], key=lambda row: row.archive)
 
 

@@ -50,7 +50,7 @@ def test_a_copy_of_the_copy_is_the_copy() -> None:
 def test_what_may_be_secret_is_left_out_and_said_to_be(section: str) -> None:
     text = public_text("home", profile(f"{FULL}{section}\n"))
     assert "pa55" not in text
-    assert sections_left_out(text) == [section[1:].split("]")[0]]
+    assert sections_left_out(text) == [section[1:].split("]", maxsplit=1)[0]]
 
 
 def test_a_password_in_an_address_is_left_out() -> None:
