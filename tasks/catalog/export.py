@@ -151,7 +151,7 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
         manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
     table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
     sums = (archives + 16) * _SUMS_LINE
-    listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + os.path.getsize(run.store.profile_path)
+    listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + _size(run.store.profile_path)
     return sum(map(rounded, (manifest, table, sums, listed, _FIXED, _FIXED))) + 4 * rounded(1)
 
 
@@ -161,3 +161,8 @@ def _is_there(cartridge: Cartridge, snapshot: str, path: str) -> bool:
         return os.path.getsize(cartridge.file(manifest_name(snapshot))) == os.path.getsize(path)
     except FileNotFoundError:
         return False
+
+
+def _size(path: str) -> int:
+    """Return the size of a file that a run of an earlier version did not write."""
+    return os.path.getsize(path) if os.path.exists(path) else 0
