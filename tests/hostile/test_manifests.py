@@ -272,20 +272,3 @@ def test_a_manifest_of_other_columns_is_damage(forged: Forged) -> None:
     ended = forked.run(forged.program, "restore", "--json", "home", forged.out)
     assert ended.code in (1, 5), ended.out
     assert '"StageFailed"' not in ended.out, ended.out
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a page is decompressed whole, whatever it expands to")
-def test_a_page_that_expands_without_end_takes_no_memory(forged: Forged) -> None:
-    """A column of one value a hundred million times takes a few kilobytes as Parquet."""
-    sound(forged)
-    path = forged.store.manifest_path(SNAPSHOT)
-    schema = pq.read_schema(path)
-    rows = 1_000_000
-    columns = {f.name: pa.nulls(rows, f.type) for f in schema}
-    columns["path"] = pa.array(["x" * 2000]).take(pa.array([0] * rows, pa.int32()))
-    columns["type"] = pa.array(["dir"] * rows).dictionary_encode().cast(schema.field("type").type)
-    pq.write_table(pa.table(columns, schema=schema), path, row_group_size=rows, compression="zstd")
-    ended = forked.run(forged.program, "ls", "--json", "home", "nothing", limit=STOP)
-    assert ended.code in (0, 1, 2, 5), ended.out[-500:]
-    assert ended.memory < MEMORY, f"{ended.memory:,} bytes of memory"
