@@ -1,0 +1,277 @@
+"""Which recipe restores a snapshot by hand: what tar takes as it is, and what needs more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.catalog.recipeparts import Large, Parts, Redo
+from tasks.formats import recipe, tar
+from tasks.formats.manifest import (
+    attribute_name,
+    batches,
+    integers,
+    keys,
+    named_attributes,
+    read_info,
+    words,
+)
+from tasks.media import durable
+from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SourceRoot
+
+RECIPES = "catalog/recipes"
+
+
+def recipe_name(snapshot: str) -> str:
+    """Name a snapshot's recipe on a cartridge."""
+    return f"{RECIPES}/{snapshot}.tar.lz4"
+
+
+def write_recipe(
+    path: str, manifest: str, archives: Collection[ArchiveRow], cartridges: Sequence[CartridgeRow]
+) -> None:
+    """Write the recipe of a manifest, durably.
+
+    `archives` and `cartridges` are the tables that the catalog has with it.
+    """
+    info: SnapshotInfo = read_info(manifest, SnapshotInfo)
+    folder = path + ".building"
+    shutil.rmtree(folder, ignore_errors=True)
+    durable.make_folders(folder)
+    try:
+        draft = _Draft(folder, info)
+        for rows in batches(manifest):
+            draft.add(rows)
+        draft.close()
+        with durable.replacing(path) as whole, open(whole, "wb") as file:
+            writer = recipe.RecipeWriter(file)
+            writer.add("plan", _plan(info, draft.archives, draft.large, archives, cartridges))
+            draft.gather(writer)
+            writer.finish()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _plan(
+    info: SnapshotInfo,
+    needed: list[str],
+    large: Large,
+    archives: Collection[ArchiveRow],
+    cartridges: Sequence[CartridgeRow],
+) -> bytes:
+    facts = {row.archive: row for row in archives}
+    wanted = [(number, facts[name]) for number, name in enumerate(needed, 1) if name in facts]
+    lost = [(number, name) for number, name in enumerate(needed, 1) if name not in facts]
+    serials = {row.cartridge for _, row in wanted}
+    return b"".join(
+        [
+            recipe.line("recipe", recipe.VERSION),
+            recipe.line("snapshot", info.snapshot),
+            recipe.line("profile", info.profile),
+            recipe.line("time", info.time),
+            recipe.line("entries", info.entries),
+            recipe.line("bytes", info.bytes),
+            *(
+                recipe.line("cartridge", row.serial, row.uuid, row.label)
+                for row in cartridges
+                if row.serial in serials
+            ),
+            *(
+                recipe.line("archive", number, a.cartridge, a.bytes, a.sha256, a.archive)
+                for number, a in sorted(wanted, key=lambda pair: (pair[1].cartridge, pair[0]))
+            ),
+            *(recipe.line("archive", number, 0, 0, "-", name) for number, name in lost),
+            *(recipe.line("large", *facts) for facts in large.facts()),
+        ]
+    )
+
+
+class _Draft:
+    """The files of a recipe on their way; lists grow on disk, not in memory."""
+
+    def __init__(self, folder: str, info: SnapshotInfo) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._tars = {
+            kind: self._stack.enter_context(recipe.TarFile(os.path.join(folder, f"{kind}.tar")))
+            for kind in ("folders", "others", "devices", "links", "large")
+        }
+        self.archives: list[str] = []
+        self._codes: dict[str, int] = {}
+        self._redo: dict[int, Redo] = {}
+        self._ends: dict[int, tuple[int, int]] = {}
+        self._unordered: set[int] = set()
+        self.large = Large(self._tars["large"])
+        for root in sorted(info.roots, key=lambda root: root.source):
+            self._tars["folders"].add(_root(root))
+            self._list("folders", [root.source.encode()])
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Sort the rows of one batch to where they belong."""
+        if not rows.num_rows:
+            return
+        parts = Parts(rows, self._number)
+        kinds = np.asarray(words(rows.column("type")).to_pylist(), dtype=object)
+        is_file = kinds == "file"
+        self._add_bulk(rows, parts, is_file & parts.as_they_are)
+        for i, member in _members(rows, is_file & parts.single):
+            self._redo_of(parts.archive(i)).add(member, parts.member(i), parts.place(i))
+        for i, member in _members(rows, is_file & parts.scattered):
+            self.large.add(member, rows.column("sha256")[i].as_py(), parts.pieces(i))
+        self._add_plain(rows, kinds, is_file & (parts.data == 0))
+
+    def _number(self, archive: str) -> int:
+        """Return the number of an archive; the first that is met has 1."""
+        if archive not in self._codes:
+            self.archives.append(archive)
+            self._codes[archive] = len(self.archives)
+        return self._codes[archive]
+
+    def _redo_of(self, archive: int) -> Redo:
+        if archive not in self._redo:
+            path = os.path.join(self._folder, f"redo-{archive}.tar")
+            self._redo[archive] = Redo(path)
+        return self._redo[archive]
+
+    def _add_bulk(self, rows: pa.RecordBatch, parts: Parts, chosen: Any) -> None:
+        """List files that tar restores as they are, archive by archive, in the archive's order."""
+        index = np.flatnonzero(chosen)
+        places = parts.places[index]
+        order = np.lexsort((places["skip"], places["frame"], places["archive"]))
+        index, places = index[order], places[order]
+        listed = pc.binary_join_element_wise(keys(rows).take(pa.array(index)), b"", b"\0")
+        starts = np.flatnonzero(np.diff(places["archive"], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(index)], strict=True):
+            archive = int(places["archive"][start])
+            first, last = (tuple(places[["frame", "skip"]][i]) for i in (start, stop - 1))
+            if first < self._ends.get(archive, (0, 0)):
+                self._unordered.add(archive)
+            self._ends[archive] = last
+            self._append(f"names-{archive}", _joined(listed.slice(start, stop - start)))
+
+    def _add_plain(self, rows: pa.RecordBatch, kinds: Any, hollow: Any) -> None:
+        """Add what needs nothing from an archive."""
+        chosen = hollow | (kinds != "file")
+        found: dict[str, list[bytes]] = {}
+        for i, member in _members(rows, chosen):
+            kind = _KINDS[kinds[i]]
+            if member.kind == "file" and member.size:
+                self._tars[kind].add_hole(member)
+            else:
+                self._tars[kind].add(member)
+            found.setdefault(kind, []).append(member.name)
+            if kind == "links":
+                found[kind].append(member.link_target)
+        for kind, paths in found.items():
+            self._list(kind, paths)
+
+    def _list(self, kind: str, paths: list[bytes]) -> None:
+        self._append(kind, recipe.names(paths))
+
+    def _append(self, name: str, content: bytes) -> None:
+        with open(os.path.join(self._folder, name), "ab") as file:
+            file.write(content)
+
+    def close(self) -> None:
+        """Finish the tars."""
+        self._stack.close()
+        for redo in self._redo.values():
+            redo.close()
+
+    def gather(self, writer: recipe.RecipeWriter) -> None:
+        """Put all files into the recipe."""
+        for kind in self._tars:
+            for name in (kind, f"{kind}.tar"):
+                self._take(writer, name, name)
+        for number in range(1, len(self.archives) + 1):
+            self._take(writer, f"names-{number}", f"names/{number}")
+            if number in self._unordered:
+                writer.add(f"names/{number}.unordered", b"")
+            if number in self._redo:
+                writer.add(f"redo/{number}", recipe.names(self._redo[number].paths))
+                self._take(writer, f"redo-{number}.tar", f"redo/{number}.tar")
+            if number in self.large.parts:
+                writer.add(f"parts/{number}", self.large.listed(number))
+        for number, (path, header) in enumerate(self.large.files, 1):
+            writer.add(f"large/{number}.name", recipe.names([path]))
+            writer.add(f"large/{number}.header", header)
+
+    def _take(self, writer: recipe.RecipeWriter, path: str, name: str) -> None:
+        whole = os.path.join(self._folder, path)
+        if os.path.exists(whole):
+            writer.add_file(name, whole)
+
+
+_KINDS = {
+    "dir": "folders",
+    "file": "others",
+    "symlink": "others",
+    "fifo": "others",
+    "char": "devices",
+    "block": "devices",
+    "hardlink": "links",
+}
+
+
+def _joined(listed: pa.Array) -> bytes:
+    """Return the values of a binary column, end to end."""
+    width = np.dtype("<i8" if pa.types.is_large_binary(listed.type) else "<i4")
+    ends = np.frombuffer(listed.buffers()[1], width)[listed.offset :]
+    return bytes(listed.buffers()[2][int(ends[0]) : int(ends[len(listed)])])
+
+
+def _members(rows: pa.RecordBatch, chosen: Any) -> Iterator[tuple[int, tar.Member]]:
+    """Yield the chosen rows, by number, as members of a tar."""
+    index = np.flatnonzero(chosen)
+    if not len(index):
+        return
+    taken = rows.take(pa.array(index))
+    texts = {name: words(taken.column(name)).to_pylist() for name in _TEXTS}
+    plain = {name: taken.column(name).to_pylist() for name in _PLAIN}
+    times = integers(taken.column("mtime")).tolist()
+    paths = keys(taken).to_pylist()
+    for place, row in enumerate(index.tolist()):
+        kind, target = texts["type"][place], plain["link_target"][place] or b""
+        if kind == "hardlink":
+            target = texts["source"][place].encode() + b"/" + target
+        yield (
+            row,
+            tar.Member(
+                name=paths[place].rstrip(b"/"),
+                kind=kind,
+                size=plain["size"][place],
+                mode=plain["mode"][place],
+                uid=plain["uid"][place],
+                gid=plain["gid"][place],
+                user=texts["user"][place] or "",
+                group=texts["group"][place] or "",
+                mtime_ns=times[place],
+                link_target=target,
+                rdev=plain["rdev"][place] or 0,
+                xattrs=named_attributes(plain["xattrs"][place]) or (),
+            ),
+        )
+
+
+_TEXTS = ("source", "type", "user", "group")
+_PLAIN = ("size", "mode", "uid", "gid", "link_target", "rdev", "xattrs")
+
+
+def _root(root: SourceRoot) -> tar.Member:
+    """Describe the folder of a source, which has no row."""
+    return tar.Member(
+        name=root.source.encode(),
+        kind="dir",
+        mode=root.mode,
+        uid=root.uid,
+        gid=root.gid,
+        mtime_ns=root.mtime_ns,
+        xattrs=[(attribute_name(key), bytes.fromhex(value)) for key, value in root.xattrs.items()],
+    )
