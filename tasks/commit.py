@@ -106,6 +106,9 @@ def commit(run: Run, summary: DiffSummary) -> Outcome:
     new = export.archive_rows(run)
     store.update_archives(lambda old: export.merged(old, new))
     manifest = run.path("manifest.parquet")
+    if run.has("recipe.tar.lz4"):
+        with durable.replacing(store.recipe_path(run.snapshot)) as draft:
+            shutil.copyfile(run.path("recipe.tar.lz4"), draft)
     with durable.replacing(store.manifest_path(run.snapshot)) as draft:
         shutil.copyfile(manifest, draft)
     receipts = run.receipts()

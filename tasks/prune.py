@@ -89,6 +89,7 @@ def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
     """
     for snapshot in plan.forgotten:
         durable.remove(store.manifest_path(snapshot))
+        durable.remove(store.recipe_path(snapshot))
     dead = {row.archive for row in plan.dead}
     if dead:
         store.update_archives(
@@ -123,9 +124,7 @@ def sweep(request: Request, store: Store) -> int:
 
 def _has_work(cartridge: Cartridge, row: CartridgeRow, store: Store) -> bool:
     dead = any(a.state == export.DEAD and a.cartridge == row.serial for a in store.archives())
-    known = {export.manifest_name(snapshot) for snapshot in store.snapshots()}
-    there = {name for name, _ in cartridge.files() if name.startswith(export.MANIFESTS)}
-    return dead or bool(there - known)
+    return dead or bool(export.forgotten(cartridge, store))
 
 
 def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: Request) -> int:

@@ -327,6 +327,9 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> bool:
 def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
     """Put the catalog on the cartridge: all of it, or what is known while a run goes on."""
     name = "manifest.parquet" if complete else "partial.parquet"
-    manifest = run.path(name)
+    manifest, store = run.path(name), run.store
     assemble(run, summaries(run), manifest, complete=complete)
-    export.seal(cartridge, run.store, run.snapshot, manifest, export.write_archives(run))
+    archives = export.write_archives(run)
+    recipe = export.write_recipe_of(run) if complete else None
+    newest = export.Newest(run.snapshot, manifest, recipe)
+    export.seal(cartridge, store, newest, archives, export.owed(cartridge, store, run.snapshot))

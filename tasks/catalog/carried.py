@@ -86,6 +86,9 @@ def _take(path: str | None, rows: Any) -> pa.Table:
 
 
 def _moved_rows(run: Run) -> Iterator[int]:
-    for batch in batches(run.path("changes.parquet"), ["change", "old_row"]):
-        moved = batch.filter(pc.equal(words(batch.column("change")), "moved"))
+    """Yield the old rows of files that have another name, or other metadata, than their member."""
+    changed = pa.array(["moved", "metadata"])
+    for batch in batches(run.path("changes.parquet"), ["change", "old_row", "type"]):
+        moved = batch.filter(pc.is_in(words(batch.column("change")), changed))
+        moved = moved.filter(pc.equal(words(moved.column("type")), "file"))
         yield from moved.column("old_row").to_pylist()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 
+from tasks.catalog.recipe import RECIPES, recipe_name, write_recipe
 from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, Store, write_rows
 from tasks.formats.manifest import read_info
@@ -19,11 +21,21 @@ from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary, SnapshotIn
 MANIFESTS = "catalog/manifests"
 ARCHIVE_TABLE, CARTRIDGE_TABLE = "catalog/archives.parquet", "catalog/cartridges.parquet"
 SNAPSHOTS, PROFILE = "catalog/snapshots.json", "catalog/profile.toml"
+SCRIPT = "restore.sh"
 _SLACK = 64 << 10
 STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest snapshot as a cartridge gets it; a part of a manifest has no recipe."""
+
+    snapshot: str
+    manifest: str
+    recipe: str | None
 
 
 def manifest_name(snapshot: str) -> str:
@@ -56,28 +68,60 @@ def merged(old: Iterable[ArchiveRow], new: Iterable[ArchiveRow]) -> list[Archive
     return list({row.archive: row for row in [*old, *new]}.values())
 
 
-def seal(cartridge: Cartridge, store: Store, newest: str, manifest: str, archives: str) -> None:
+def seal(
+    cartridge: Cartridge, store: Store, newest: Newest, archives: str, owed: Mapping[str, str]
+) -> None:
     """Put the catalog on a cartridge: the newest manifest, and those of snapshots with data here.
 
-    `newest` is the snapshot whose manifest lies at `manifest`; `archives` is the table to put.
+    `archives` is the table to put, `owed` what it lacks of the older ones.
     """
-    here = {line.snapshot for line in cartridge.journal()}
-    older = (here & set(store.snapshots())) - {newest}
-    files: dict[str, str | bytes] = {
-        manifest_name(snapshot): store.manifest_path(snapshot)
-        for snapshot in sorted(older)
-        if not _is_there(cartridge, snapshot, store.manifest_path(snapshot))
-    }
-    files[manifest_name(newest)] = manifest
+    files: dict[str, str | bytes] = dict(owed)
+    files[manifest_name(newest.snapshot)] = newest.manifest
+    if newest.recipe is not None:
+        files[recipe_name(newest.snapshot)] = newest.recipe
     files[ARCHIVE_TABLE] = archives
     files[CARTRIDGE_TABLE] = store.cartridges_path
-    files[SNAPSHOTS] = _snapshots(store, manifest)
+    files[SNAPSHOTS] = _snapshots(store, newest.manifest)
     if os.path.exists(store.profile_path):
         files[PROFILE] = store.profile_path
     files["README.txt"] = readme(cartridge)
-    wanted = {manifest_name(snapshot) for snapshot in (*older, *_homeless(store), newest)}
-    present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
-    cartridge.seal(files, present - wanted)
+    files[SCRIPT] = script()
+    older = _older(cartridge, store, newest.snapshot) | _homeless(store)
+    wanted = {*files, *map(manifest_name, older), *map(recipe_name, older)}
+    cartridge.seal(files, _of_snapshots(cartridge) - wanted)
+
+
+def owed(cartridge: Cartridge, store: Store, newest: str) -> dict[str, str]:
+    """Return what a cartridge lacks of older snapshots with data on it: name -> path."""
+    files = {}
+    for snapshot in sorted(_older(cartridge, store, newest)):
+        files[manifest_name(snapshot)] = store.manifest_path(snapshot)
+        files[recipe_name(snapshot)] = recipe_of(store, snapshot)
+    return {name: path for name, path in files.items() if not _is_there(cartridge, name, path)}
+
+
+def recipe_of(store: Store, snapshot: str) -> str:
+    """Return the path of a snapshot's recipe, which is made where there is none yet."""
+    path = store.recipe_path(snapshot)
+    if not os.path.exists(path):
+        write_recipe(path, store.manifest_path(snapshot), store.archives(), store.cartridges())
+    return path
+
+
+def forgotten(cartridge: Cartridge, store: Store) -> set[str]:
+    """Return what a cartridge has of snapshots that the catalog knows no longer."""
+    known = store.snapshots()
+    return _of_snapshots(cartridge) - {*map(manifest_name, known), *map(recipe_name, known)}
+
+
+def _older(cartridge: Cartridge, store: Store, newest: str) -> set[str]:
+    here = {line.snapshot for line in cartridge.journal()}
+    return (here & set(store.snapshots())) - {newest}
+
+
+def _of_snapshots(cartridge: Cartridge) -> set[str]:
+    folders = (MANIFESTS + "/", RECIPES + "/")
+    return {name for name, _ in cartridge.files() if name.startswith(folders)}
 
 
 def _snapshots(store: Store, manifest: str) -> bytes:
@@ -98,23 +142,34 @@ def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
     What no snapshot needs goes in any case. A cartridge is complete without the newest manifest.
     """
     newest = store.newest()
-    known = {manifest_name(snapshot) for snapshot in store.snapshots()}
-    present = {name for name, _ in cartridge.files() if name.startswith(MANIFESTS + "/")}
-    if present - known:
-        cartridge.seal({}, present - known)
-    if newest is None or cartridge.room(cap) < _room_for(store, newest):
+    stale = forgotten(cartridge, store)
+    if stale:
+        cartridge.seal({}, stale)
+    lacking = owed(cartridge, store, newest) if newest is not None else {}
+    if newest is None or cartridge.room(cap) < _room_for(store, newest, lacking):
         cartridge.write_sums()
         return
+    facts = Newest(newest, store.manifest_path(newest), recipe_of(store, newest))
     try:
-        seal(cartridge, store, newest, store.manifest_path(newest), store.archives_path)
+        seal(cartridge, store, facts, store.archives_path, lacking)
     except (CartridgeFull, CartridgeFailed):
         cartridge.write_sums()  # some files are new, some are not: the sums fit all of them
         raise
 
 
-def _room_for(store: Store, newest: str) -> int:
-    paths = (store.manifest_path(newest), store.archives_path, store.cartridges_path)
-    return sum(rounded(os.path.getsize(path)) for path in paths) + _SLACK
+def _room_for(store: Store, newest: str, lacking: Mapping[str, str]) -> int:
+    paths = [store.manifest_path(newest), store.archives_path, store.cartridges_path]
+    return sizes_of([*paths, recipe_of(store, newest), *lacking.values()]) + _SLACK
+
+
+def sizes_of(paths: Iterable[str]) -> int:
+    """Return the bytes that files take on a cartridge."""
+    return sum(rounded(os.path.getsize(path)) for path in paths)
+
+
+def script() -> bytes:
+    """Return restore.sh, which needs nothing of this program."""
+    return resources.files("tasks.formats").joinpath(SCRIPT).read_bytes()
 
 
 def readme(cartridge: Cartridge) -> bytes:
@@ -127,6 +182,14 @@ def readme(cartridge: Cartridge) -> bytes:
         .replace("@UUID@", label.uuid)
         .encode()
     )
+
+
+def write_recipe_of(run: Run) -> str:
+    """Write the recipe of a run whose manifest is complete; return its path."""
+    path = run.path("recipe.tar.lz4")
+    archives = merged(run.store.archives(), archive_rows(run))
+    write_recipe(path, run.path("manifest.parquet"), archives, run.store.cartridges())
+    return path
 
 
 def write_archives(run: Run) -> str:
@@ -155,10 +218,10 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
     return sum(map(rounded, (manifest, table, sums, listed, _FIXED, _FIXED))) + 4 * rounded(1)
 
 
-def _is_there(cartridge: Cartridge, snapshot: str, path: str) -> bool:
-    """Whether a manifest lies there already; verify finds it where its bytes are not the same."""
+def _is_there(cartridge: Cartridge, name: str, path: str) -> bool:
+    """Whether a file lies there already; verify finds it where its bytes are not the same."""
     try:
-        return os.path.getsize(cartridge.file(manifest_name(snapshot))) == os.path.getsize(path)
+        return os.path.getsize(cartridge.file(name)) == os.path.getsize(path)
     except FileNotFoundError:
         return False
 

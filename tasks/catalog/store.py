@@ -58,6 +58,10 @@ class Store:
         """Name the manifest of a snapshot."""
         return os.path.join(self.folder, "manifests", f"{snapshot}.parquet")
 
+    def recipe_path(self, snapshot: str) -> str:
+        """Name the recipe of a snapshot; it can be made again from the rest at any time."""
+        return os.path.join(self.folder, "recipes", f"{snapshot}.tar.lz4")
+
     def contents_path(self, snapshot: str) -> str:
         """Name the list of contents that a snapshot stored."""
         return os.path.join(self.folder, "contents", f"{snapshot}.parquet")
@@ -84,7 +88,7 @@ class Store:
 
     def create(self) -> None:
         """Make the folders of an empty catalog."""
-        for name in ("manifests", "contents"):
+        for name in ("manifests", "contents", "recipes"):
             durable.make_folders(os.path.join(self.folder, name))
 
     def snapshots(self) -> list[str]:

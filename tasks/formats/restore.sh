@@ -475,12 +475,12 @@ report() { # lists what is not there; ends with the exit code
     for number in $missing; do
         tell_lost missing "$number"
     done
-    for number in $(cat damaged 2>/dev/null); do
+    [ ! -f damaged ] || while read -r number; do
         tell_lost damaged "$number"
-    done
-    for number in $(cat damaged.large 2>/dev/null); do
+    done <damaged
+    [ ! -f damaged.large ] || while read -r number; do
         printf 'damaged: %s\n' "$(shown <"large/$number.name")"
-    done
+    done <damaged.large
     [ -z "$missing$damaged" ] || tell_links
     if [ -s remarks ]; then
         say "tar remarked, among others:"

@@ -33,7 +33,7 @@ from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 LABEL = "CARTRIDGE.json"
 JOURNAL = "journal.jsonl"
 SUMS = "SHA256SUMS"
-_OURS = {LABEL, JOURNAL, SUMS, "README.txt"}
+_OURS = {LABEL, JOURNAL, SUMS, "README.txt", "restore.sh"}
 # What an empty volume may hold without being anybody's: file systems and desktops put it there.
 _NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
 _BLOCK = 4096
