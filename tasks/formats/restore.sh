@@ -195,19 +195,44 @@ is_empty() { # whether --only has left nothing
 
 # ---- the second half runs from a copy in the state folder
 
-unpack() { # options and lists for tar; reads a tar on standard input
+unpack() { # options and lists for tar; reads a tar on standard input, leaves work/errors
     if [ "$keeps_attributes" ]; then
         set -- --xattrs --xattrs-include='*' "$@"
     fi
     tar -x -p --numeric-owner --no-recursion --warning=no-unknown-keyword --warning=no-timestamp \
-        -C "$dest" -f - "$@" 2>work/errors
-    ended=$?
-    if [ $ended -ne 0 ]; then
-        head -n 5 work/errors >&2
-    else
-        cat work/errors >>remarks
+        -C "$dest" -f - "$@" 2>work/errors || return
+    cat work/errors >>remarks
+}
+
+complain() {
+    head -n 5 work/errors >&2
+    failed=yes
+}
+
+unpack_files() { # list of files with content, then the command that gives the tar
+    list=$1
+    shift
+    order=--same-order
+    [ ! -f "$list.unordered" ] || order=--no-wildcards
+    "$@" | unpack $order --null -T "$state/$list" && return
+    # A user's tar cannot write a read-only file that has attributes: it comes without them.
+    if [ "$(id -u)" -ne 0 ] && [ "$keeps_attributes" ]; then
+        keeps_attributes=
+        (cd "$dest" && without_content) <"$list" >work/again
+        "$@" | unpack $order --null -T "$state/work/again"
+        ended=$?
+        keeps_attributes=yes
+        [ $ended -ne 0 ] || say "some read-only files have lost their extended attributes"
+        return $ended
     fi
-    return $ended
+    return 1
+}
+
+# shellcheck disable=SC2016
+without_content() { # reads a list, writes what is not there or is empty
+    xargs -0 sh -c 'for name; do
+        [ -s "$name" ] || printf "%s\000" "$name"
+    done' sh
 }
 
 # shellcheck disable=SC2016
@@ -272,14 +297,18 @@ restore_archive() { # archive, its number, its sum
         echo "$2" >>damaged
         return
     fi
-    if as_it_is "$1" "$2" && under_other_names "$1" "$2" && in_parts "$1" "$2"; then
-        echo "$2" >>fresh
-        now=$(date +%s)
-        [ $((now - noted)) -lt 15 ] || note_progress
-    else
-        say "not all of ${1#"$folder"/} could be unpacked"
-        failed=yes
+    troubled=
+    as_it_is "$1" "$2" || troubled=yes
+    under_other_names "$1" "$2" || troubled=yes
+    in_parts "$1" "$2" || troubled=yes
+    if [ "$troubled" ]; then
+        say "not all of ${1#"$folder"/} could be unpacked:"
+        complain
+        return
     fi
+    echo "$2" >>fresh
+    now=$(date +%s)
+    [ $((now - noted)) -lt 15 ] || note_progress
 }
 
 note_progress() { # what is noted must be on the disk
@@ -293,9 +322,7 @@ note_progress() { # what is noted must be on the disk
 
 as_it_is() { # archive, number
     [ -s "names/$2" ] || return 0
-    order=--same-order
-    [ ! -f "names/$2.unordered" ] || order=--no-wildcards
-    lz4 -dc <"$1" | unpack $order --null -T "$state/names/$2"
+    unpack_files "names/$2" lz4 -dc "$1"
 }
 
 under_other_names() { # archive, number: cat makes a tar of other headers and the contents
@@ -304,13 +331,14 @@ under_other_names() { # archive, number: cat makes a tar of other headers and th
     mkdir -p work/redo/stage && tar -x -C work/redo -f "redo/$2.tar" || return 1
     lz4 -dc <"$1" | tar -x --no-same-owner --no-same-permissions -m --no-recursion --same-order \
         --warning=no-unknown-keyword --warning=no-timestamp \
-        -C work/redo/stage -f - --null -T "$state/work/redo/members" || return 1
+        -C work/redo/stage -f - --null -T "$state/work/redo/members" 2>work/errors || return 1
     chmod -R u+rwX work/redo/stage
-    (cd work/redo/stage && xargs -0 cat -- <../pieces || : >"$state/work/broken") |
-        unpack --same-order --null -T "$state/redo/$2" || return 1
+    unpack_files "redo/$2" put_together || return 1
     rm -rf work/redo
     [ ! -f work/broken ]
 }
+
+put_together() { (cd work/redo/stage && xargs -0 cat -- <../pieces || : >"$state/work/broken"); }
 
 in_parts() { # archive, number: stretches of large files go to their places
     [ -s "parts/$2" ] || return 0
@@ -379,6 +407,7 @@ finish_large() {
     while read -r number size sum; do
         [ ! -f "large/$number.finished" ] || continue
         is_lost "$number" && continue
+        [ -z "$failed" ] || is_whole "$number" || continue
         dd if=/dev/null of="large/$number" bs=1 seek="$size" count=0 2>/dev/null
         if [ "$(sum_of "large/$number")" != "$sum" ]; then
             say "DAMAGED: $(shown <"large/$number.name") is not what was backed up"
@@ -386,7 +415,7 @@ finish_large() {
         elif place_large "$number" "$size" </dev/null; then
             : >"large/$number.finished"
         else
-            failed=yes
+            complain
         fi
     done <large/list
 }
@@ -407,6 +436,12 @@ is_lost() { # number of a large file: whether an archive that it needs was not t
     return 1
 }
 
+is_whole() { # number of a large file: whether all its archives are finished
+    for list in parts/*; do
+        ! grep -q "^$1 " "$list" || grep -qx "${list#parts/}" finished || return 1
+    done
+}
+
 lost_archives() {
     cat damaged 2>/dev/null
     lost_to missing
@@ -421,7 +456,7 @@ lost_to() { # word; writes the numbers of archives
 place_large() { # number, size: metadata, then the name; where cp cannot, tar makes a copy
     path=$(tr -d '\0' <"large/$1.name" && echo .) && path=${path%.}
     if cp --attributes-only --preserve=all "work/meta/$1" "large/$1" 2>/dev/null; then
-        (cd "$dest" && rm -f -- "$path" && mv -- "$STATE/large/$1" "$path")
+        (cd "$dest" && mkdir -p -- "${path%/*}" && rm -f -- "$path" && mv -- "$STATE/large/$1" "$path")
     else
         { cat "large/$1.header" "large/$1" && head -c $(((512 - $2 % 512) % 512 + 1024)) /dev/zero; } |
             unpack && rm -f "large/$1"
@@ -437,22 +472,18 @@ make_the_rest() { # what needs no content; links when all files are there, folde
     fi
     # A link to a file that could not be restored is told of at the end.
     make_all links "$(lost_archives)"
-    settle_folders || failed=yes
+    settle_folders || complain
 }
 
 make_all() { # list; where there is a second word, failing is no surprise
     list=$1
-    [ -s "$list" ] || return 0
     [ "$1" != links ] || [ -z "$only" ] || list=links.wanted
     [ -s "$list" ] || return 0
     if [ "$list" = links ]; then
-        unpack <links.tar 2>work/complaints
+        unpack <links.tar
     else
-        unpack --same-order --null -T "$state/$list" <"$1.tar" 2>work/complaints
-    fi || [ -n "${2:-}" ] || {
-        cat work/complaints >&2
-        failed=yes
-    }
+        unpack --same-order --null -T "$state/$list" <"$1.tar"
+    fi || [ -n "${2:-}" ] || complain
 }
 
 # shellcheck disable=SC2016
@@ -475,12 +506,12 @@ report() { # lists what is not there; ends with the exit code
     for number in $missing; do
         tell_lost missing "$number"
     done
-    [ ! -f damaged ] || while read -r number; do
+    cat damaged 2>/dev/null | while read -r number; do
         tell_lost damaged "$number"
-    done <damaged
-    [ ! -f damaged.large ] || while read -r number; do
+    done
+    cat damaged.large 2>/dev/null | while read -r number; do
         printf 'damaged: %s\n' "$(shown <"large/$number.name")"
-    done <damaged.large
+    done
     [ -z "$missing$damaged" ] || tell_links
     if [ -s remarks ]; then
         say "tar remarked, among others:"
@@ -538,7 +569,7 @@ go_on() {
         identify "$folder" 2>/dev/null && use_cartridge "$folder"
     done
     ask_for_the_rest
-    finish_large || failed=yes
+    finish_large || complain
     make_the_rest
     sync
     report
