@@ -252,8 +252,8 @@ make_folders() {
 
 use_cartridge() { # folder; restores all that is needed from the cartridge there
     identify "$1" || return 1
-    list=need/$serial
-    total=$(wc -l <"$list")
+    todo=need/$serial
+    total=$(wc -l <"$todo")
     count=0
     say "$label: $((total)) archives, in $1"
     while read -r number bytes sum path; do
@@ -266,13 +266,13 @@ use_cartridge() { # folder; restores all that is needed from the cartridge there
         fi
         say "$label: archive $count of $((total)), $bytes bytes"
         restore_archive "$1/$path" "$number" "$sum" </dev/null
-    done <"$list"
+    done <"$todo"
     note_progress
     while read -r number rest; do # what could not be restored is tried again by the next run
         grep -qx "$number" finished 2>/dev/null || printf '%s\n' "$number $rest"
-    done <"$list" >"gone/$serial.again"
+    done <"$todo" >"gone/$serial.again"
     [ -s "gone/$serial.again" ] || rm "gone/$serial.again"
-    rm "$list"
+    rm "$todo"
 }
 
 identify() { # folder; sets serial and label where a cartridge is there that is still needed
@@ -338,7 +338,9 @@ under_other_names() { # archive, number: cat makes a tar of other headers and th
     [ ! -f work/broken ]
 }
 
-put_together() { (cd work/redo/stage && xargs -0 cat -- <../pieces || : >"$state/work/broken"); }
+put_together() {
+    (cd work/redo/stage && xargs -0 cat -- <../pieces) || : >work/broken
+}
 
 in_parts() { # archive, number: stretches of large files go to their places
     [ -s "parts/$2" ] || return 0
@@ -443,9 +445,11 @@ is_whole() { # number of a large file: whether all its archives are finished
 }
 
 lost_archives() {
-    cat damaged 2>/dev/null
+    lines_of damaged
     lost_to missing
 }
+
+lines_of() { [ ! -f "$1" ] || cat "$1"; }
 
 lost_to() { # word; writes the numbers of archives
     for list in gone/*."$1"; do
@@ -500,16 +504,16 @@ report() { # lists what is not there; ends with the exit code
     code=0
     [ -z "$failed" ] || code=1
     missing=$(lost_to missing)
-    damaged=$(cat damaged damaged.large 2>/dev/null)
+    damaged=$(lines_of damaged && lines_of damaged.large)
     [ -z "$missing" ] || code=4
     [ -z "$damaged" ] || code=5
     for number in $missing; do
         tell_lost missing "$number"
     done
-    cat damaged 2>/dev/null | while read -r number; do
+    lines_of damaged | while read -r number; do
         tell_lost damaged "$number"
     done
-    cat damaged.large 2>/dev/null | while read -r number; do
+    lines_of damaged.large | while read -r number; do
         printf 'damaged: %s\n' "$(shown <"large/$number.name")"
     done
     [ -z "$missing$damaged" ] || tell_links
