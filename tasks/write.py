@@ -332,4 +332,6 @@ def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
     archives = export.write_archives(run)
     recipe = export.write_recipe_of(run) if complete else None
     newest = export.Newest(run.snapshot, manifest, recipe)
-    export.seal(cartridge, store, newest, archives, export.owed(cartridge, store, run.snapshot))
+    owed = export.owed(cartridge, store, run.snapshot)
+    cap = run.request.profile.cartridges.capacity
+    export.seal(cartridge, store, newest, archives, owed, cap)

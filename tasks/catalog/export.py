@@ -27,6 +27,8 @@ STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
+# A recipe's bytes for each byte of the scans: both are mostly names.
+_RECIPE = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,17 @@ def merged(old: Iterable[ArchiveRow], new: Iterable[ArchiveRow]) -> list[Archive
 
 
 def seal(
-    cartridge: Cartridge, store: Store, newest: Newest, archives: str, owed: Mapping[str, str]
+    cartridge: Cartridge,
+    store: Store,
+    newest: Newest,
+    archives: str,
+    owed: Mapping[str, str],
+    cap: int | None,
 ) -> None:
     """Put the catalog on a cartridge: the newest manifest, and those of snapshots with data here.
 
-    `archives` is the table to put, `owed` what it lacks of the older ones.
+    `archives` is the table to put, `owed` what it lacks of the older ones, `cap` the profile's limit
+    in bytes. Raises CartridgeFull where there is no room for all of it.
     """
     files: dict[str, str | bytes] = dict(owed)
     files[manifest_name(newest.snapshot)] = newest.manifest
@@ -86,9 +94,17 @@ def seal(
         files[PROFILE] = store.profile_path
     files["README.txt"] = readme(cartridge)
     files[SCRIPT] = script()
+    _require_room(cartridge, files.values(), cap)
     older = _older(cartridge, store, newest.snapshot) | _homeless(store)
     wanted = {*files, *map(manifest_name, older), *map(recipe_name, older)}
     cartridge.seal(files, _of_snapshots(cartridge) - wanted)
+
+
+def _require_room(cartridge: Cartridge, files: Iterable[str | bytes], cap: int | None) -> None:
+    sizes = [len(f) if isinstance(f, bytes) else os.path.getsize(f) for f in files]
+    if cartridge.room(cap) < sum(map(rounded, sizes)):
+        reason = "there is no room for the catalog"
+        raise CartridgeFull(label=cartridge.label.title, path=cartridge.path, reason=reason)
 
 
 def owed(cartridge: Cartridge, store: Store, newest: str) -> dict[str, str]:
@@ -151,7 +167,7 @@ def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
         return
     facts = Newest(newest, store.manifest_path(newest), recipe_of(store, newest))
     try:
-        seal(cartridge, store, facts, store.archives_path, lacking)
+        seal(cartridge, store, facts, store.archives_path, lacking, cap)
     except (CartridgeFull, CartridgeFailed):
         cartridge.write_sums()  # some files are new, some are not: the sums fit all of them
         raise
@@ -212,10 +228,12 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
     previous = run.request.previous
     if previous:
         manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
+    recipe = int(seen * _RECIPE) + _FIXED
     table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
     sums = (archives + 16) * _SUMS_LINE
     listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + _size(run.store.profile_path)
-    return sum(map(rounded, (manifest, table, sums, listed, _FIXED, _FIXED))) + 4 * rounded(1)
+    fixed = (_FIXED, _FIXED, len(script()))
+    return sum(map(rounded, (manifest, recipe, table, sums, listed, *fixed))) + 5 * rounded(1)
 
 
 def _is_there(cartridge: Cartridge, name: str, path: str) -> bool:
