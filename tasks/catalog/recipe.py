@@ -143,6 +143,8 @@ class _Draft:
     def _add_bulk(self, rows: pa.RecordBatch, parts: Parts, chosen: Any) -> None:
         """List files that tar restores as they are, archive by archive, in the archive's order."""
         index = np.flatnonzero(chosen)
+        if not len(index):
+            return
         places = parts.places[index]
         order = np.lexsort((places["skip"], places["frame"], places["archive"]))
         index, places = index[order], places[order]
