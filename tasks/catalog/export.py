@@ -80,8 +80,8 @@ def seal(
 ) -> None:
     """Put the catalog on a cartridge: the newest manifest, and those of snapshots with data here.
 
-    `archives` is the table to put, `owed` what it lacks of the older ones, `cap` the profile's limit
-    in bytes. Raises CartridgeFull where there is no room for all of it.
+    `archives` is the table to put, `owed` what it lacks of the older ones, `cap` the limit of
+    the profile in bytes. Raises CartridgeFull where there is no room for all of it.
     """
     files: dict[str, str | bytes] = dict(owed)
     files[manifest_name(newest.snapshot)] = newest.manifest

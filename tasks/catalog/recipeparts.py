@@ -140,11 +140,11 @@ class Large:
         self.files: list[tuple[bytes, bytes]] = []
         self.parts: dict[int, list[tuple[int, int, int, int, int]]] = {}
 
-    def add(self, member: tar.Member, digest: bytes, pieces: Iterator[Piece]) -> None:
+    def add(self, member: tar.Member, digest: bytes | None, pieces: Iterator[Piece]) -> None:
         """Add a file; an empty one of the same metadata goes with it."""
         self.files.append((member.name, tar.header(member)))
         number = len(self.files)
-        self._sums.append((member.size, digest.hex()))
+        self._sums.append((member.size, digest.hex() if digest else "-"))
         self._templates.add(replace(member, name=b"%d" % number, size=0))
         for archive, offset, frame, skip, length in pieces:
             found = self.parts.setdefault(archive, [])
