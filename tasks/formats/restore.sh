@@ -52,11 +52,23 @@ choose_snapshot() { # folders of cartridges; sets recipe, and snapshot where non
         done
     done
     [ -n "$snapshot" ] || return
+    [ -n "$asked" ] || tell_of_newer "$@"
     for folder; do
         found=catalog/recipes/$snapshot.tar.lz4
         if [ -z "$recipe" ] && [ -f "$folder/$found" ] && is_sound "$folder" "$found"; then
             recipe=$folder/$found
         fi
+    done
+}
+
+tell_of_newer() { # folders of cartridges; a part of a manifest is no snapshot that could be restored
+    for folder; do
+        for found in "$folder"/catalog/manifests/*.parquet; do
+            name=${found##*/}
+            name=${name%.parquet}
+            [ ! -f "$found" ] || [ "$(newer "$snapshot" "$name")" = "$snapshot" ] ||
+                say "note: there is a newer snapshot, $name; a cartridge that was written later restores it"
+        done
     done
 }
 

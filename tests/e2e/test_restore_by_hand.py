@@ -350,6 +350,18 @@ def test_a_damaged_recipe_is_not_used(history: History, stranger: Stranger, tmp_
     stranger.restore(cartridge, tmp_path / "out", history.cartridge)  # it has a sound one
 
 
+def test_a_newer_snapshot_of_which_only_a_part_is_here_is_told_of(
+    history: History, stranger: Stranger, tmp_path: Path
+) -> None:
+    cartridge = tmp_path / "c1"
+    shutil.copytree(history.cartridge, cartridge)
+    *_, older, newest = history.pages
+    (cartridge / "catalog" / "recipes" / f"{newest}.tar.lz4").unlink()
+    told = stranger.restore(cartridge, tmp_path / "out")
+    assert f"newer snapshot, {newest}" in told.stderr
+    assert_same_tree(history.pages[older], tmp_path / "out" / "source")
+
+
 class HandDiary(Diary):
     """Checks what restore.sh makes of each snapshot."""
 
