@@ -23,7 +23,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("pytest", "-n", "auto", "--dist", "loadscope", "-m", "not slow"),
+    ("pytest", "-n", "auto", "--dist", "loadscope", "-m", "not slow and not night"),
 )
 
 

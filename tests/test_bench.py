@@ -27,7 +27,7 @@ def test_a_corpus_is_the_same_whenever_it_is_made(name: str, tmp_path: Path) -> 
     assert_same_tree(Path(one.path), Path(two.path), ignore=("mtime_ns",))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", CORPORA)
 def test_every_corpus_goes_through_all_works(name: str, tmp_path: Path) -> None:
     facts = bench(tmp_path, "--corpora", name)
@@ -85,7 +85,7 @@ def test_the_readme_takes_the_newest_table() -> None:
     assert report.inserted(once, "") == report.inserted(text, "")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("name", growth.MEASURES)
 def test_growth_is_measured(name: str, tmp_path: Path) -> None:
     places = ["--on", str(tmp_path), "--out", str(tmp_path / "out")]

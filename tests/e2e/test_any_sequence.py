@@ -71,7 +71,7 @@ def test_every_snapshot_restores_to_what_was_there(tree: strategies.Tree, rounds
     live_through(tree, rounds)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @hypothesis.settings(max_examples=25, suppress_health_check=PATIENT)
 @hypothesis.given(
     tree=strategies.trees(max_entries=30),

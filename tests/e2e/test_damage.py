@@ -135,7 +135,7 @@ def test_verify_finds_a_damaged_journal(home: Home, damage: Damage) -> None:
         assert names(home, hit) <= {*home.verify(what, 5)["1"]}
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", range(60))
 @every((*LISTS, "manifest", "an old archive"))
 def test_verify_finds_damage_wherever_it_is(home: Home, kind: str, seed: int) -> None:
@@ -247,7 +247,7 @@ def test_a_restore_brings_back_all_that_is_not_damaged(
     assert_all_else_is_right(home, tmp_path / "out", found["damaged"])
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", range(100))
 def test_no_damage_gets_a_wrong_byte_into_a_restore(home: Home, tmp_path: Path, seed: int) -> None:
     """One to three archives of any cartridge take any damage."""

@@ -337,7 +337,7 @@ def measured(program: Program, *command: str) -> tuple[int, int]:
     return lines, memory
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_million_entries_in_many_snapshots_take_little_memory(program: Program) -> None:
     store = make_profile(program.workspace)
     add_archives(store, MILLION, cartridges=5)

@@ -36,7 +36,7 @@ def test_a_signal_in_the_middle_costs_nothing(
     assert is_met(job, whom, number, at)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("whom", EVERYBODY)
 def test_a_signal_at_any_call_costs_nothing(job: Job, whom: str, number: signal.Signals) -> None:

@@ -62,7 +62,7 @@ def test_a_call_that_fails_costs_nothing(
     assert is_met(job, fault_of(job, place, what, lasting, at))
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize(
     ("place", "what"),
     [(place, what) for place in STEPS for what in WHAT],
