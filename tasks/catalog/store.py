@@ -84,7 +84,8 @@ class Store:
     def keep_profile(self, text: str) -> None:
         """Keep what goes onto cartridges of the profile; runs on several hosts may do so."""
         with self.locked():
-            durable.write_whole(self.profile_path, text.encode())
+            if not os.path.exists(self.profile_path) or _content(self.profile_path) != text:
+                durable.write_whole(self.profile_path, text.encode())
 
     def create(self) -> None:
         """Make the folders of an empty catalog."""
@@ -155,6 +156,10 @@ class Store:
         self.create()
         with locks.exclusive(os.path.join(self.folder, "lock")):
             yield
+
+
+def _content(path: str) -> str:
+    return durable.read_whole(path).decode("utf-8", "replace")
 
 
 def write_rows(path: str, schema: pa.Schema, rows: Iterable[CartridgeRow | ArchiveRow]) -> None:

@@ -22,7 +22,7 @@ from tests.helpers.media import check_cartridge, fill
 from tests.helpers.program import Medium, Program
 
 MakeCartridges = Callable[[int], list[Path]]
-CAPACITY = "1MB"
+CAPACITY = "1100kB"
 DAMAGES = {"bit": flip_a_bit, "cut": truncate, "gone": delete}
 SECRETS = ("s3cret", "hunter2", "pa55")
 

@@ -234,7 +234,7 @@ def test_only_one_writes_a_cartridge(cartridge: Cartridge) -> None:
 
 def test_an_error_of_the_system_names_the_cartridge(cartridge: Cartridge) -> None:
     Path(cartridge.file("archives")).write_bytes(b"in the way")
-    with pytest.raises(CartridgeFailed, match=r"home 1.*File exists"), cartridge.writing():
+    with pytest.raises(CartridgeFailed, match=r"home 1.*Not a directory"), cartridge.writing():
         place(cartridge, 1, b"x")
 
 
