@@ -131,8 +131,16 @@ def forgotten(cartridge: Cartridge, store: Store) -> set[str]:
 
 
 def _older(cartridge: Cartridge, store: Store, newest: str) -> set[str]:
+    """Return the snapshots, but for the newest, that a cartridge is to know.
+
+    Those with data on it; and those that stored nothing anywhere and were the newest here once: no
+    other cartridge may know them.
+    """
+    known = set(store.snapshots()) - {newest}
     here = {line.snapshot for line in cartridge.journal()}
-    return (here & set(store.snapshots())) - {newest}
+    stored = {row.snapshot for row in store.archives()}
+    present = _of_snapshots(cartridge)
+    return {s for s in known if s in here or (s not in stored and manifest_name(s) in present)}
 
 
 def _of_snapshots(cartridge: Cartridge) -> set[str]:

@@ -125,7 +125,7 @@ def before_changes(source: Path) -> None:
 
 
 class History:
-    """Three snapshots on one cartridge, and what each must bring back; a copy is pruned."""
+    """Five snapshots on one cartridge, and what each must bring back; a copy is pruned."""
 
     def __init__(self, base: Path) -> None:
         program, source = Program(base / "program"), base / "source"
@@ -142,8 +142,12 @@ class History:
         (source / "mail" / "x").rename(source / "small" / "x again")
         (source / "large.img").rename(source / "copies" / "large")
         self.pages[program.backup("home")["snapshot"]] = snapshot_of(source)
+        (source / "kept.txt").rename(source / "kept elsewhere.txt")  # nothing is stored for this
+        self.pages[program.backup("home")["snapshot"]] = snapshot_of(source)
+        (source / "new.txt").write_text("new")
+        self.pages[program.backup("home")["snapshot"]] = snapshot_of(source)
         shutil.copytree(self.pruned, self.cartridge)
-        program.edit_profile("home", {"retention": {"keep_last": 2}})
+        program.edit_profile("home", {"retention": {"keep_last": 4}})
         program.json("prune", "home")
 
 
@@ -209,7 +213,7 @@ def test_a_hard_link_brings_the_file_that_it_is_a_link_to(
 ) -> None:
     stranger.restore(history.cartridge, "--only", "source/small/0001.txt", tmp_path / "out")
     facts = list(history.pages.values())[-1]
-    names = (b"", b"kept.txt", b"small", b"small/0001.txt")
+    names = (b"", b"kept elsewhere.txt", b"small", b"small/0001.txt")
     assert_same_tree({name: facts[name] for name in names}, tmp_path / "out" / "source")
 
 
