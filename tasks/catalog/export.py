@@ -95,7 +95,7 @@ def seal(
     files["README.txt"] = readme(cartridge)
     files[SCRIPT] = script()
     _require_room(cartridge, files.values(), cap)
-    older = _older(cartridge, store, newest.snapshot) | _homeless(store)
+    older = _older(cartridge, store, newest.snapshot)
     wanted = {*files, *map(manifest_name, older), *map(recipe_name, older)}
     cartridge.seal(files, _of_snapshots(cartridge) - wanted)
 
@@ -153,11 +153,6 @@ def _snapshots(store: Store, manifest: str) -> bytes:
     info: SnapshotInfo = read_info(manifest, SnapshotInfo)
     known = {*store.snapshots(), *([info.snapshot] if info.complete else [])}
     return to_json(SnapshotList(sealed=iso(datetime.now(UTC)), snapshots=sorted(known)))
-
-
-def _homeless(store: Store) -> set[str]:
-    """Return the snapshots that stored nothing: where their manifest lies, it stays."""
-    return set(store.snapshots()) - {row.snapshot for row in store.archives()}
 
 
 def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
