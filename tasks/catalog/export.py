@@ -16,7 +16,14 @@ from tasks.formats.records import to_json
 from tasks.media.cartridge import Cartridge, rounded
 from tasks.model.errors import CartridgeFailed, CartridgeFull
 from tasks.model.units import iso
-from tasks.model.words import ArchiveRow, PackedArchive, ScanSummary, SnapshotInfo, SnapshotList
+from tasks.model.words import (
+    ArchiveRow,
+    DiffSummary,
+    PackedArchive,
+    ScanSummary,
+    SnapshotInfo,
+    SnapshotList,
+)
 
 MANIFESTS = "catalog/manifests"
 ARCHIVE_TABLE, CARTRIDGE_TABLE = "catalog/archives.parquet", "catalog/cartridges.parquet"
@@ -27,8 +34,8 @@ STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
-# A recipe's bytes for each byte of the scans: both are mostly names.
-_RECIPE = 1.1
+# Bytes in a recipe: a name in a list, a header of its own.
+_LISTED, _HEADER = 12, 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,12 @@ class Newest:
     snapshot: str
     manifest: str
     recipe: str | None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What a cartridge gets: name -> path."""
+        files = {manifest_name(self.snapshot): self.manifest}
+        return files | ({recipe_name(self.snapshot): self.recipe} if self.recipe else {})
 
 
 def manifest_name(snapshot: str) -> str:
@@ -83,10 +96,7 @@ def seal(
     `archives` is the table to put, `owed` what it lacks of the older ones, `cap` the limit of
     the profile in bytes. Raises CartridgeFull where there is no room for all of it.
     """
-    files: dict[str, str | bytes] = dict(owed)
-    files[manifest_name(newest.snapshot)] = newest.manifest
-    if newest.recipe is not None:
-        files[recipe_name(newest.snapshot)] = newest.recipe
+    files: dict[str, str | bytes] = {**owed, **newest.files}
     files[ARCHIVE_TABLE] = archives
     files[CARTRIDGE_TABLE] = store.cartridges_path
     files[SNAPSHOTS] = _snapshots(store, newest.manifest)
@@ -94,15 +104,18 @@ def seal(
         files[PROFILE] = store.profile_path
     files["README.txt"] = readme(cartridge)
     files[SCRIPT] = script()
-    _require_room(cartridge, files.values(), cap)
+    _require_room(cartridge, files, cap)
     older = _older(cartridge, store, newest.snapshot)
     wanted = {*files, *map(manifest_name, older), *map(recipe_name, older)}
     cartridge.seal(files, _of_snapshots(cartridge) - wanted)
 
 
-def _require_room(cartridge: Cartridge, files: Iterable[str | bytes], cap: int | None) -> None:
-    sizes = [len(f) if isinstance(f, bytes) else os.path.getsize(f) for f in files]
-    if cartridge.room(cap) < sum(map(rounded, sizes)):
+def _require_room(cartridge: Cartridge, files: Mapping[str, str | bytes], cap: int | None) -> None:
+    """Raise CartridgeFull where files do not fit beside the archives; old ones make room."""
+    there = dict(cartridge.files())
+    sizes = {n: len(f) if isinstance(f, bytes) else os.path.getsize(f) for n, f in files.items()}
+    growth = sum(rounded(size) - rounded(there.get(name, 0)) for name, size in sizes.items())
+    if growth > cartridge.room(cap):
         reason = "there is no room for the catalog"
         raise CartridgeFull(label=cartridge.label.title, path=cartridge.path, reason=reason)
 
@@ -231,12 +244,26 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
     previous = run.request.previous
     if previous:
         manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
-    recipe = int(seen * _RECIPE) + _FIXED
     table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
     sums = (archives + 16) * _SUMS_LINE
     listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + _size(run.store.profile_path)
+    recipe = _recipe_size(run, scans, seen)
     fixed = (_FIXED, _FIXED, len(script()))
     return sum(map(rounded, (manifest, recipe, table, sums, listed, *fixed))) + 5 * rounded(1)
+
+
+def _recipe_size(run: Run, scans: list[ScanSummary], seen: int) -> int:
+    """Estimate what a recipe takes: `seen` are the bytes of the scan, which has all names."""
+    files = sum(scan.root.files for scan in scans)
+    others = sum(scan.root.entries for scan in scans) - files
+    found = run.load("diff.json", DiffSummary)
+    odd = found.moved + found.metadata + found.modified
+    size = seen + files * _LISTED + (others + odd) * _HEADER + _FIXED
+    previous = run.request.previous
+    if previous and os.path.exists(run.store.recipe_path(previous)):
+        grown = os.path.getsize(run.store.recipe_path(previous)) * 1.02 + odd * _HEADER
+        size = max(size, int(grown) + found.added * _LISTED)
+    return size
 
 
 def _is_there(cartridge: Cartridge, name: str, path: str) -> bool:

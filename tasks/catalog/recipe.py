@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from tasks.catalog.recipeparts import Large, Parts, Redo
 from tasks.formats import recipe, tar
 from tasks.formats.manifest import (
+    SCHEMA,
     attribute_name,
     batches,
     integers,
@@ -27,6 +29,8 @@ from tasks.media import durable
 from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SourceRoot
 
 RECIPES = "catalog/recipes"
+_UNUSED = ("ctime", "inode", "dev", "nlink")
+_COLUMNS = [field.name for field in SCHEMA if field.name not in _UNUSED]
 
 
 def recipe_name(snapshot: str) -> str:
@@ -47,7 +51,7 @@ def write_recipe(
     durable.make_folders(folder)
     try:
         draft = _Draft(folder, info)
-        for rows in batches(manifest):
+        for rows in batches(manifest, _COLUMNS):
             draft.add(rows)
         draft.close()
         with durable.replacing(path) as whole, open(whole, "wb") as file:
@@ -150,7 +154,7 @@ class _Draft:
         index, places = index[order], places[order]
         listed = pc.binary_join_element_wise(keys(rows).take(pa.array(index)), b"", b"\0")
         starts = np.flatnonzero(np.diff(places["archive"], prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(index)], strict=True):
+        for start, stop in itertools.pairwise([*starts.tolist(), len(index)]):
             archive = int(places["archive"][start])
             first, last = (tuple(places[["frame", "skip"]][i]) for i in (start, stop - 1))
             if first < self._ends.get(archive, (0, 0)):

@@ -35,6 +35,7 @@ class Parts:
         numbers = np.array([0, *map(number, encoded.dictionary.to_pylist())], np.int32)
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False) + 1
         self._flat, self._rows = flat, rows
+        self._members: list[Any] | None = None
         self._archives = numbers[codes]
         self._starts = np.searchsorted(parents, np.arange(count + 1))
         self.data = np.bincount(parents[known], minlength=count)
@@ -68,7 +69,9 @@ class Parts:
 
     def member(self, row: int) -> bytes:
         """Return the member that has the content of a row whose content one member has."""
-        found: str = self._flat.field("member")[int(self._starts[row])].as_py()
+        if self._members is None:
+            self._members = self._flat.field("member").to_pylist()
+        found: str = self._members[int(self._starts[row])]
         return found.encode()
 
     def pieces(self, row: int) -> Iterator[Piece]:
