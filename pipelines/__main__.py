@@ -30,6 +30,7 @@ COMMANDS = (
 )
 
 
+_SOON = 0.02  # seconds
 # A command whose name Python keeps for itself.
 _MODULES = {"continue": "continue_"}
 
@@ -43,9 +44,16 @@ class _WithoutPandas:
             raise ModuleNotFoundError(name)
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal came.
+
+    CPython notes a plain KeyboardInterrupt that leaves `exec`, and dies of SIGINT in the end.
+    """
+
+
 def main() -> None:
     """Run the command line; only the module of the command that is asked for is loaded."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
     try:
@@ -70,13 +78,28 @@ def _run() -> None:
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Make every signal that ends a program end it in the same way, as Ctrl-C does."""
-    raise KeyboardInterrupt
+    """Make every signal that ends a program end it in the same way, as Ctrl-C does.
+
+    In the middle of an import an exception may be swallowed, or taken for another: look again soon.
+    """
+    if _is_importing(frame):
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        raise _Stopped
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def test_a_snapshot_that_is_half_given_up_can_be_given_up_again(
     assert_ends_well(desk, tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_an_abandon_may_be_killed_at_any_change_that_it_makes(
     desk: Desk, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:

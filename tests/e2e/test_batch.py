@@ -204,7 +204,7 @@ def is_over(pid: int) -> bool:
     "number",
     [
         signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP)),
+        *(pytest.param(n, marks=pytest.mark.night) for n in (signal.SIGINT, signal.SIGHUP)),
     ],
 )
 def test_a_signal_ends_the_run_that_is_on_and_starts_no_other(

@@ -120,7 +120,7 @@ def busy_tree(source: Path) -> list[Path]:
     return folders
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.night)])
 def test_every_file_comes_back_as_it_once_was_or_is_reported(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, rounds: int
 ) -> None:
@@ -152,7 +152,7 @@ def check_told(outcome: dict[str, Any]) -> None:
     assert not [path for path in outcome["unreadable"] if "/calm/" in path]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_large_file_that_changes_comes_back_as_it_once_was_or_is_reported(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
@@ -245,7 +245,7 @@ def test_what_vanishes_after_the_scan_is_reported_and_nothing_else_is_lost(
     assert_same_tree(source, tmp_path / "later" / "source")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_what_changes_after_the_scan_is_backed_up_as_it_is_now(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
@@ -327,7 +327,7 @@ def hide(folder: Path) -> None:
     folder.chmod(0o444)
 
 
-@pytest.mark.parametrize("close", [lock, pytest.param(hide, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("close", [lock, pytest.param(hide, marks=pytest.mark.night)])
 def test_a_folder_that_may_not_be_read_keeps_what_it_had(
     theirs: tuple[Program, Path], tmp_path: Path, close: Change
 ) -> None:
@@ -360,7 +360,7 @@ def test_a_folder_that_may_not_be_read_is_no_loss_that_stops_the_run(
     assert_same_tree(before, out / "source" / "open", ignore=["mode", "group"])
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_locked_folder_does_not_hang_on_names_outside_of_it(
     theirs: tuple[Program, Path],
 ) -> None:
@@ -381,7 +381,7 @@ def test_a_locked_folder_does_not_hang_on_names_outside_of_it(
     assert (out / "new" / "source" / "open" / "0000.txt").read_text() == "another file\n"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_file_that_may_no_longer_be_read_is_reported_each_time(
     theirs: tuple[Program, Path],
 ) -> None:
@@ -398,7 +398,7 @@ def test_a_file_that_may_no_longer_be_read_is_reported_each_time(
     assert (outcome["status"], outcome["added"]) == ("complete", 1)
 
 
-@pytest.mark.parametrize("name", ["new.txt", pytest.param("0001.txt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["new.txt", pytest.param("0001.txt", marks=pytest.mark.night)])
 def test_a_file_that_stays_unreadable_makes_no_new_snapshot_each_time(
     theirs: tuple[Program, Path], name: str
 ) -> None:

@@ -71,14 +71,14 @@ def test_a_run_goes_through_luigid_which_sees_stages_and_no_files(
     assert program.backup("home", "--scheduler", luigid.url)["status"] == "unchanged"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_scheduler_in_the_profile_is_used(program: Program, home: Path, luigid: Luigid) -> None:
     program.edit_profile("home", {"run": {"scheduler": luigid.url}})
     program.backup("home", code=4)
     assert any(task["name"] == "ScanSource" for task in luigid.tasks("DONE").values())
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_ended_goes_on_with_the_same_luigid(
     program: Program,
@@ -112,7 +112,7 @@ def test_a_scheduler_that_is_not_there_costs_the_view_only(program: Program, hom
     assert program.backup("home", "--scheduler", url, code=4)["status"] == "waiting"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_run_survives_a_luigid_that_starts_anew(
     program: Program, source: Path, home: Path, cartridges: MakeCartridges, luigid: Luigid
 ) -> None:

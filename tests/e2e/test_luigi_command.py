@@ -18,7 +18,7 @@ from tests.helpers.program import Program
 LUIGI = Path(sys.executable).with_name("luigi")
 LOCAL = ("--local-scheduler",)
 each_crew = pytest.mark.parametrize(
-    "crew", [(), pytest.param(("--workers", "3"), marks=pytest.mark.slow)], ids=["alone", "three"]
+    "crew", [(), pytest.param(("--workers", "3"), marks=pytest.mark.night)], ids=["alone", "three"]
 )
 
 
@@ -116,7 +116,7 @@ def test_where_another_run_holds_the_profile_it_leaves_with_6(
     assert f"process {waiting.pid} " in err
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("error", ["source", "hook"])
 def test_where_the_backup_fails_it_leaves_with_1(
     program: Program, source: Path, home: Path, error: str
@@ -130,7 +130,7 @@ def test_where_the_backup_fails_it_leaves_with_1(
     assert ("The hook 'before' failed" if error == "hook" else str(source)) in err
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("crew", [(), ("--workers", "3")], ids=["alone", "three"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_where_it_is_ended_no_process_stays_and_the_next_run_goes_on(

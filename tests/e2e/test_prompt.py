@@ -57,7 +57,7 @@ def test_the_next_cartridge_is_asked_for_by_set_and_number(
     assert_same_tree(source, tmp_path / "out" / "source")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_no_cartridge_is_held_open_while_the_next_is_asked_for(
     hungry: Path, terminal: Terminal
 ) -> None:
@@ -90,7 +90,7 @@ def test_q_ends_the_run_and_keeps_what_is_done(
     assert Medium(path=hungry / "c1").journal == kept
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_the_end_of_input_ends_the_run(hungry: Path, terminal: Terminal) -> None:
     child = terminal("backup", "home")
     child.expect(ENTER)
@@ -143,7 +143,7 @@ def scattered(program: Program, hungry: Path, cartridges: MakeCartridges) -> Pat
     return hungry
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_missing_cartridge_is_asked_for_by_its_label(
     source: Path, scattered: Path, terminal: Terminal, tmp_path: Path
 ) -> None:
@@ -173,7 +173,7 @@ def test_s_restores_the_rest_and_names_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    "away", ["c1", *(pytest.param(c, marks=pytest.mark.slow) for c in ("c2", "c3"))]
+    "away", ["c1", *(pytest.param(c, marks=pytest.mark.night) for c in ("c2", "c3"))]
 )
 def test_without_a_terminal_the_rest_is_restored(
     program: Program, source: Path, scattered: Path, tmp_path: Path, away: str
@@ -201,7 +201,7 @@ def check_rest(program: Program, source: Path, tmp_path: Path) -> None:
         assert (source / name).read_bytes() == (tmp_path / "out" / "source" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_restore_that_is_interrupted_while_it_asks_leaves_nothing_unfinished(
     program: Program, source: Path, scattered: Path, terminal: Terminal, tmp_path: Path
 ) -> None:

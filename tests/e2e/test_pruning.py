@@ -80,7 +80,7 @@ def test_a_backup_applies_retention_and_frees_cartridges(history: History, tmp_p
     history.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_freed_cartridges_are_written_again(history: History, tmp_path: Path) -> None:
     """With keep_last = 1 a set of three cartridges takes any number of snapshots."""
     history.keep(1)
@@ -108,7 +108,7 @@ def test_an_absent_cartridge_is_freed_when_it_is_back(history: History, tmp_path
     history.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_backup_frees_a_cartridge_that_is_back(history: History, tmp_path: Path) -> None:
     first, *_ = history.facts
     [home] = [c for c in history.cartridges if archives_of(c, first)]
@@ -123,7 +123,7 @@ def test_a_backup_frees_a_cartridge_that_is_back(history: History, tmp_path: Pat
     history.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_cartridge_that_may_not_be_written_does_not_stop_a_backup(
     program: Program, source: Path, loop_volume: MakeVolume, cartridges: MakeCartridges
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_cartridge_that_may_not_be_written_does_not_stop_a_backup(
     assert program.backup("home")["status"] == "unchanged"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_prune_that_is_killed_is_finished_by_the_next(history: History, tmp_path: Path) -> None:
     """Killed at one point after the other, until it is through without being met."""
     history.keep(1)
@@ -202,7 +202,7 @@ def is_sealed(history: History) -> bool:
 STEPS = (is_forgotten, is_half_dropped, is_dropped, is_sealing, is_tidied, is_sealed)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("number", range(1, 40, 4))
 def test_a_prune_that_is_killed_at_its_nth_change_is_finished_by_the_next(
     history: History, tmp_path: Path, number: int
@@ -223,7 +223,7 @@ def test_a_prune_that_is_killed_at_its_nth_change_is_finished_by_the_next(
     assert done.returncode in (0, -9)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_full_cartridge_has_room_to_be_pruned(
     program: Program, source: Path, loop_volume: MakeVolume, tmp_path: Path
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_prune_leaves_cartridges_within_their_capacity(
 
 @pytest.mark.parametrize(
     ("seed", "rounds"),
-    [pytest.param(s, 14, marks=pytest.mark.slow) for s in range(1, 4)],
+    [pytest.param(s, 14, marks=pytest.mark.night) for s in range(1, 4)],
 )
 def test_every_kept_snapshot_restores_whatever_was_pruned(
     program: Program,

@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_after_every_stage_goes_on(job: Job, tmp_path: Path
     job.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_run_that_is_killed_while_it_tidies_up_is_over(job: Job, tmp_path: Path) -> None:
     process = job.start()
     assert processes.wait_for(job.left("pruned.json"), process)
@@ -151,7 +151,7 @@ def test_a_run_that_is_killed_while_it_tidies_up_is_over(job: Job, tmp_path: Pat
     job.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("seed", [1])
 def test_a_run_that_is_killed_again_and_again_ends_well(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, seed: int
@@ -178,7 +178,7 @@ def test_a_run_that_is_killed_again_and_again_ends_well(
     job.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_where_only_the_parent_is_killed_its_children_end_too(job: Job, tmp_path: Path) -> None:
     process = job.start()
     assert processes.wait_for(job.left("packed/0001000003.json"), process)
@@ -189,7 +189,7 @@ def test_where_only_the_parent_is_killed_its_children_end_too(job: Job, tmp_path
     job.check(tmp_path / "out")
 
 
-@pytest.mark.parametrize("which", [min, pytest.param(max, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", [min, pytest.param(max, marks=pytest.mark.night)])
 def test_where_one_child_is_killed_the_run_fails_and_the_next_goes_on(
     job: Job, tmp_path: Path, which: Callable[[set[int]], int]
 ) -> None:
@@ -207,10 +207,10 @@ def test_where_one_child_is_killed_the_run_fails_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.night)]
 )
 @pytest.mark.parametrize(
-    "phase", ["packed/0001000003.json", pytest.param("request.json", marks=pytest.mark.slow)]
+    "phase", ["packed/0001000003.json", pytest.param("request.json", marks=pytest.mark.night)]
 )
 def test_a_signal_ends_a_run_at_once_and_leaves_no_process(
     job: Job, number: signal.Signals, phase: str
@@ -225,7 +225,7 @@ def test_a_signal_ends_a_run_at_once_and_leaves_no_process(
     assert outcome["status"] == "complete"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_control_c_reaches_all_processes_and_ends_the_run(job: Job, tmp_path: Path) -> None:
     process = job.start()
     assert processes.wait_for(job.left("packed/0001000003.json"), process)
@@ -237,7 +237,7 @@ def test_control_c_reaches_all_processes_and_ends_the_run(job: Job, tmp_path: Pa
     job.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_moment_ends_in_130(job: Job, tmp_path: Path, number: int) -> None:
     codes: dict[int, int] = {}
@@ -263,7 +263,7 @@ def test_a_signal_at_any_moment_ends_in_130(job: Job, tmp_path: Path, number: in
     "number",
     [
         signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGKILL)),
+        *(pytest.param(n, marks=pytest.mark.night) for n in (signal.SIGINT, signal.SIGKILL)),
     ],
 )
 def test_a_restore_that_is_ended_leaves_no_process_and_can_be_done_again(
@@ -312,7 +312,7 @@ def test_what_a_killed_restore_left_gets_into_no_file(
 # ---- two at once
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_second_run_names_the_first_and_leaves_it_alone(job: Job) -> None:
     process = job.start()
     assert processes.wait_for(job.left("packed/0001000003.json"), process)

@@ -102,7 +102,7 @@ def test_a_cartridge_that_is_mounted_while_the_question_stands_needs_no_answer(
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_volume_that_is_labelled_while_the_question_stands_needs_no_answer(
     desk: Desk, cartridges: MakeCartridges, terminal: Terminal, tmp_path: Path
 ) -> None:
@@ -146,7 +146,7 @@ def test_a_run_for_machines_that_waits_prints_one_object(desk: Desk) -> None:
     assert out.startswith("{"), out
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_quiet_run_that_waits_says_so(desk: Desk) -> None:
     """Who does not look at it for a week should still learn why nothing happens."""
     process = desk.wait("-q")
@@ -169,7 +169,7 @@ def test_what_is_waited_for_is_said_at_once(desk: Desk, tmp_path: Path) -> None:
     assert "home 2" in told
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_batch_of_profiles_that_waits_tells_what_became_of_each(desk: Desk) -> None:
     process = desk.until_it_waits(desk.program.start("batch", "--wait", "--json"))
     desk.put_away.rename(desk.second)
@@ -205,7 +205,7 @@ def test_continue_has_a_waiting_run_look_again(desk: Desk, tmp_path: Path) -> No
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_run_that_is_told_to_continue_and_finds_nothing_waits_on(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -220,7 +220,7 @@ def test_a_run_that_is_told_to_continue_and_finds_nothing_waits_on(
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_continue_answers_the_question_at_a_terminal_too(desk: Desk, terminal: Terminal) -> None:
     child = terminal("backup", "home")
     child.expect(ENTER)
@@ -267,7 +267,7 @@ def test_a_hook_that_brings_the_cartridge_lets_any_run_go_on(desk: Desk, tmp_pat
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_hook_that_labels_a_volume_lets_any_run_go_on(desk: Desk, tmp_path: Path) -> None:
     """As a robot does that has blank ones: the label is written while the run waits."""
     desk.put_away.rename(desk.put_away.with_name("lost"))
@@ -288,7 +288,7 @@ def test_a_hook_that_brings_nothing_ends_in_exit_4(desk: Desk, command: str) -> 
     assert ("The hook 'waiting' failed" in done.stderr) == ("jammed" in command)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_hook_that_brings_the_wrong_cartridge_ends_in_exit_4(desk: Desk, tmp_path: Path) -> None:
     wrong = desk.folder / "c3"
     command = f"mkdir '{wrong}'; echo '{{}}' > '{wrong}/CARTRIDGE.json'"
@@ -306,7 +306,7 @@ def test_a_hook_that_brings_the_wrong_cartridge_ends_in_exit_4(desk: Desk, tmp_p
     "number",
     [
         signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP)),
+        *(pytest.param(n, marks=pytest.mark.night) for n in (signal.SIGINT, signal.SIGHUP)),
     ],
 )
 def test_a_signal_ends_a_waiting_run_at_once_and_the_next_goes_on(

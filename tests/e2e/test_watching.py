@@ -101,7 +101,7 @@ def test_on_a_terminal_there_are_bars_with_amount_rate_and_time_left(
     assert not [line for line in left if BAR in line or "Packing" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_how_much_of_an_unknown_whole_is_done_nobody_says(home: Path, terminal: Terminal) -> None:
     """Of a source that was never scanned nobody knows how many entries it has."""
     shown = in_slow_motion(terminal("backup", "home"))
@@ -109,7 +109,7 @@ def test_how_much_of_an_unknown_whole_is_done_nobody_says(home: Path, terminal: 
     assert not re.search(r"Scanning [^\r\n]*%[^\r\n]* 40 entries", shown)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_terminal_that_changes_its_size_does_no_harm(
     program: Program, home: Path, terminal: Terminal, tmp_path: Path
 ) -> None:
@@ -212,7 +212,7 @@ def test_a_quiet_run_still_says_what_is_wrong(program: Program, home: Path) -> N
     assert str(home) in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_without_a_terminal_there_is_a_line_now_and_then(program: Program, home: Path) -> None:
     process = program.start("backup", "home")
     packed = program.workspace / "state" / "home" / "runs"
@@ -325,7 +325,7 @@ def test_no_stage_has_done_more_than_there_is_to_do(
 # ---- the process that draws
 
 
-@pytest.fixture(params=["at a terminal", pytest.param("elsewhere", marks=pytest.mark.slow)])
+@pytest.fixture(params=["at a terminal", pytest.param("elsewhere", marks=pytest.mark.night)])
 def watched(
     program: Program, home: Path, request: pytest.FixtureRequest
 ) -> Iterator["Process | pexpect.spawn[str]"]:
@@ -368,7 +368,7 @@ def test_with_the_run_ends_what_shows_it(watched: Process) -> None:
     assert ended(watched) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_with_a_run_that_fails_ends_what_shows_it(watched: Process, program: Program) -> None:
     os.kill(max(processes.children(watched)), signal.SIGKILL)
     assert ended(watched) == 1
@@ -377,7 +377,7 @@ def test_with_a_run_that_fails_ends_what_shows_it(watched: Process, program: Pro
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+    [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.night)],
 )
 def test_with_a_run_that_is_ended_ends_what_shows_it(
     watched: Process, program: Program, number: signal.Signals
@@ -388,7 +388,7 @@ def test_with_a_run_that_is_ended_ends_what_shows_it(
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.night)]
 )
 def test_a_run_does_not_depend_on_what_shows_it(watched: Process, number: signal.Signals) -> None:
     os.kill(watcher_of(watched), number)
