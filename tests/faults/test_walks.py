@@ -11,18 +11,19 @@ import pytest
 
 from tests.conftest import MakeCartridges
 from tests.helpers.compare import assert_same_tree
-from tests.helpers.faults import FULL, READ_ONLY, SHORT, SICK, Fault, Faults
+from tests.helpers.faults import FULL, GONE, READ_ONLY, SHORT, SICK, Fault, Faults
 from tests.helpers.job import Job, assert_made_good, make_job
 from tests.helpers.media import fill
 from tests.helpers.program import Program
 
-WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "short": SHORT}
+WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "gone": GONE, "short": SHORT}
 QUICK = [
     ("workspace", "full", True, 150),
     ("workspace", "full", True, 1000),
     ("workspace", "sick", False, 400),
     ("cartridges", "full", False, 60),
     ("cartridges", "sick", False, 40),
+    ("cartridges", "gone", True, 70),
     ("cartridges", "short", True, 1),
 ]
 # How far the failing calls of a walk lie apart; FAULT_STEP=1 walks over each, in a night.

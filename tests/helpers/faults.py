@@ -30,6 +30,7 @@ EVERYBODY = ("group", "parent", "child")
 FULL = (errno.ENOSPC, ("open", "write", "mkdir", "sync"))
 SICK = (errno.EIO, KINDS)
 READ_ONLY = (errno.EROFS, ("open", "write", "rename", "mkdir", "unlink", "truncate"))
+GONE = (errno.ENODEV, KINDS)
 SHORT = (0, ("write",))
 
 
