@@ -12,7 +12,7 @@ from tests.helpers.compare import Tree, assert_same_tree, snapshot_of
 from tests.helpers.media import check_cartridge, fill
 from tests.helpers.program import Medium, Program
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 CAPACITY = "4MB"
@@ -117,7 +117,7 @@ def test_what_was_placed_on_an_absent_cartridge_goes_when_that_comes_back(
     desk.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_what_was_placed_on_an_absent_cartridge_goes_with_the_next_prune(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ def test_a_snapshot_that_is_complete_is_not_given_up(
     assert program.backup("home")["status"] == "unchanged"
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_of_a_snapshot_that_is_complete_nobody_says_that_it_was_given_up(
     program: Program, all_but_tidy: Path
 ) -> None:
@@ -237,7 +237,7 @@ def test_a_snapshot_that_is_half_given_up_can_still_be_finished(
     assert desk.given_up in desk.program.snapshots("home")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_snapshot_that_is_half_given_up_can_be_given_up_again(
     desk: Desk, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
@@ -304,9 +304,9 @@ def test_status_tells_what_is_unfinished_and_what_the_next_run_will_do(
     ("phase", "stage"),
     [
         ("request.json", "scan"),
-        pytest.param("diff.json", "plan", marks=pytest.mark.slow),
-        pytest.param("plan.json", "write", marks=pytest.mark.slow),
-        pytest.param("verified/001.json", "write", marks=pytest.mark.slow),
+        pytest.param("diff.json", "plan", marks=pytest.mark.night),
+        pytest.param("plan.json", "write", marks=pytest.mark.night),
+        pytest.param("verified/001.json", "write", marks=pytest.mark.night),
     ],
 )
 def test_status_tells_where_a_killed_run_stands(

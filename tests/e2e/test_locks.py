@@ -17,7 +17,7 @@ from tests.helpers.trees import small_tree
 MakeCartridges = Callable[[int], list[Path]]
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 class Home:
@@ -101,7 +101,7 @@ def test_a_verify_during_a_backup_finds_no_damage(home: Home, tmp_path: Path) ->
     home.check(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_verifies_all_through_a_backup_find_no_damage(home: Home, tmp_path: Path) -> None:
     process = home.program.start("backup", "--json", "home")
     while process.poll() is None:
@@ -169,7 +169,7 @@ def test_two_profiles_that_find_the_same_cartridges_use_only_their_own(
         assert_same_tree(source, tmp_path / name / "source")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_two_profiles_that_may_label_the_same_volume_do_not_share_it(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def test_two_profiles_that_may_label_the_same_volume_do_not_share_it(
         assert_same_tree(source, tmp_path / name / "source")
 
 
-@pytest.mark.parametrize("command", ["backup", pytest.param("prune", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", ["backup", pytest.param("prune", marks=pytest.mark.night)])
 def test_a_lock_dies_with_its_processes(home: Home, tmp_path: Path, command: str) -> None:
     process = home.program.start("backup", "--json", "home")
     runs = home.program.workspace / "state" / "home" / "runs"

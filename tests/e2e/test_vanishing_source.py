@@ -20,7 +20,7 @@ MakeCartridges = Callable[[int], list[Path]]
 MakeVolume = Callable[..., Path]
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.night
 
 
 class Disk:
@@ -75,8 +75,8 @@ def disk(
         "request.json",
         "scan/*.tmp",
         "packed/*.json",
-        pytest.param("plan.json", marks=pytest.mark.slow),
-        pytest.param("placed.jsonl", marks=pytest.mark.slow),
+        pytest.param("plan.json", marks=pytest.mark.night),
+        pytest.param("placed.jsonl", marks=pytest.mark.night),
     ],
 )
 def test_a_source_that_is_unmounted_is_missing(disk: Disk, tmp_path: Path, moment: str) -> None:
@@ -98,7 +98,7 @@ def test_a_source_that_is_unmounted_is_missing(disk: Disk, tmp_path: Path, momen
     disk.check(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_source_that_is_unmounted_at_any_moment_loses_nothing(disk: Disk, tmp_path: Path) -> None:
     for attempt in range(12):
         process = disk.program.start("backup", "--json", "home")
@@ -146,7 +146,7 @@ def test_a_folder_below_that_is_not_mounted_is_no_silent_deletion(
     assert program.snapshots("home") == [first]
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.night)])
 def test_folders_that_are_renamed_during_the_walk_are_not_lost(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, seed: int
 ) -> None:
