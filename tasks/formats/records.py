@@ -15,6 +15,7 @@ from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 
 Record = TypeVar("Record")
 LARGEST_SERIAL = 1_000_000
+_DIGEST = re.compile("[0-9a-f]{64}")
 _ESCAPED = re.compile(r"\\\\|\\n|\\r")
 _UNESCAPE = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
@@ -79,11 +80,11 @@ def read_sums(text: bytes, file: str) -> dict[str, str]:
         digest, gap, name = plain[:64], plain[64:66], plain[66:]
         if not line:
             continue
-        if len(digest) != 64 or gap not in ("  ", " *") or not name:
+        if not _DIGEST.fullmatch(digest) or gap not in ("  ", " *") or not name:
             raise FormatDamaged(file=file, reason=f"the line {line[:80]!a} is no checksum")
         if plain != line:
             name = _ESCAPED.sub(lambda found: _UNESCAPE[found[0]], name)
-        sums[_within(name.removeprefix("./"), file)] = digest.lower()
+        sums[_within(name.removeprefix("./"), file)] = digest
     return sums
 
 

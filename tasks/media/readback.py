@@ -17,7 +17,8 @@ from tasks.model.errors import CartridgeError, FormatDamaged
 _PIECE = 4 << 20
 _THREADS = 2
 _LARGEST_FILE = 4 << 30
-_LISTED = (LABEL, JOURNAL, "README.txt")
+_LISTED = (LABEL, JOURNAL, "README.txt", "restore.sh")
+_FOLDERS = ("archives/", "catalog/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def examine(cartridge: Cartridge, known: Mapping[str, str], seen: Callable[[int]
     elsewhere = {name for name in sums if name.startswith("archives/")} - journal.keys()
     if known.keys() - journal.keys() or (elsewhere and journal.keys() - sums.keys()):
         broken.add(JOURNAL)  # it lacks one, or has one under another name
-    if _is_cut(cartridge, journal, sums):
+    if _is_cut(cartridge, journal, sums) or not all(map(_is_ours, sums)):
         broken.add(SUMS)
     expected = {**judged(journal, sums), **journal, **known}
     expected = {name: digest for name, digest in expected.items() if name not in broken}
@@ -86,6 +87,11 @@ def _listed(broken: set[str], name: str, read: Callable[[], dict[str, str]]) -> 
     except (CartridgeError, OSError):
         broken.add(name)
         return {}
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a seal lists a file of this name; a flipped bit makes it another's."""
+    return name in _LISTED or name.startswith(_FOLDERS)
 
 
 def _is_cut(cartridge: Cartridge, journal: Mapping[str, str], sums: Mapping[str, str]) -> bool:
