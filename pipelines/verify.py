@@ -26,7 +26,6 @@ from tasks.model.errors import (
     FormatDamaged,
 )
 from tasks.model.units import format_size, iso
-from tasks.model.words import FORMAT_VERSION, Label
 
 
 @app.command(epilog="Example: cartridge verify home")
@@ -98,18 +97,7 @@ def _in_folder(path: str) -> Cartridge:
         if not os.path.exists(os.path.join(path, SUMS)):
             reason = "there is no cartridge in it: no label, and no SHA256SUMS"
             raise FormatDamaged(file=path, reason=reason) from error
-    unknown = Label(
-        format_version=FORMAT_VERSION,
-        set="unknown",
-        serial=0,
-        uuid="",
-        profile="",
-        capacity=None,
-        created="",
-        codec="",
-        encryption="",
-    )
-    return Cartridge(path, unknown)
+    return Cartridge.nameless(path)
 
 
 def _facts(cartridge: Cartridge, verdict: Verdict) -> dict[str, Any]:

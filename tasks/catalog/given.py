@@ -138,7 +138,7 @@ def _label(path: str, damaged: set[str]) -> Label:
 
 def _label_from_catalog(path: str) -> Label | None:
     """Find in the catalog on a cartridge which one it is: the one that has its archives."""
-    nameless = Cartridge(path, _NOBODY)
+    nameless = Cartridge.nameless(path)
     store = Store(nameless.file(os.path.dirname(ARCHIVE_TABLE)))  # named as in a workspace
     try:
         here = {line.archive for line in nameless.journal()}
@@ -149,16 +149,3 @@ def _label_from_catalog(path: str) -> Label | None:
     except (CartridgeError, OSError, StopIteration, IndexError):
         return None
     return label_of(row, info.profile)
-
-
-_NOBODY = Label(
-    format_version=1,
-    set="unknown",
-    serial=1,
-    uuid="",
-    profile="unknown",
-    capacity=None,
-    created="",
-    codec="",
-    encryption="",
-)

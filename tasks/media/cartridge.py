@@ -69,6 +69,22 @@ class Cartridge:
         file = os.path.join(path, LABEL)
         return cls(path, read_label(durable.read_untrusted(file, limit=1 << 20), file))
 
+    @classmethod
+    def nameless(cls, path: str) -> Cartridge:
+        """Return the cartridge at `path`, whose label cannot be read."""
+        unknown = Label(
+            format_version=FORMAT_VERSION,
+            set="unknown",
+            serial=0,
+            uuid="",
+            profile="",
+            capacity=None,
+            created="",
+            codec="",
+            encryption="",
+        )
+        return cls(path, unknown)
+
     def file(self, name: str) -> str:
         """Name a file on the cartridge; `name` is relative to its top."""
         return os.path.join(self._base, name)
