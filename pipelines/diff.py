@@ -11,10 +11,9 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.ls import print_lines, print_object
 from pipelines.report import Voice
-from pipelines.workspace import find_workspace, load_profile
+from pipelines.workspace import find_workspace, lenient_sources, open_place
 from tasks.catalog.changes import Change
 from tasks.catalog.compared import KINDS, compare_snapshots
-from tasks.catalog.runs import Place
 from tasks.catalog.store import Store
 from tasks.model.errors import SnapshotMissing
 
@@ -33,10 +32,9 @@ def diff(
 
     def action() -> int:
         folder = find_workspace(workspace)
-        sources = load_profile(folder, name).source
-        store = Place(folder, name).store
+        store = open_place(folder, name).store
         older, newer = _pair(store, name, a, b)
-        lenient = [source.name for source in sources if source.change_detection == "mtime"]
+        lenient = lenient_sources(folder, name)
         with tempfile.TemporaryDirectory(prefix="cartridge-") as spool:
             found = compare_snapshots(
                 store.manifest_path(newer),

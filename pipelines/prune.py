@@ -12,7 +12,8 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.opening import unfinished
-from tasks.catalog.runs import Place, Request
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Place
 from tasks.media import durable, locks
 from tasks.model.errors import RunUnfinished
 from tasks.model.units import format_size, iso

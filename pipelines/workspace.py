@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tasks.catalog.runs import Place
 from tasks.media import durable
-from tasks.media.patterns import check_patterns
 from tasks.model.errors import ProfileInvalid, ProfileMissing
-from tasks.model.profile import Profile, parse_profile
+
+if TYPE_CHECKING:
+    from tasks.model.profile import Profile, Source
 
 VARIABLE = "CARTRIDGE_WORKSPACE"
 
@@ -33,21 +35,29 @@ def profile_path(workspace: str, name: str) -> str:
 
 def load_profile(workspace: str, name: str) -> Profile:
     """Read and check a profile; raises ProfileMissing and ProfileInvalid."""
+    from tasks.model.profile import parse_profile
+
     path = profile_path(workspace, name)
-    try:
-        text = durable.read_whole(path).decode("utf-8", "replace")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ProfileMissing(profile=name, folder=os.path.dirname(path)) from error
-    profile = parse_profile(name, text, path)
-    mistakes = list(_pattern_mistakes(profile, path))
+    profile = parse_profile(name, _profile_text(workspace, name), path)
+    mistakes = list(_pattern_mistakes(profile.source, path))
     if mistakes:
         raise ProfileInvalid(file=path, count=len(mistakes), mistakes="\n".join(mistakes))
     return profile
 
 
-def _pattern_mistakes(profile: Profile, file: str) -> Iterator[str]:
+def _profile_text(workspace: str, name: str) -> str:
+    path = profile_path(workspace, name)
+    try:
+        return durable.read_whole(path).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ProfileMissing(profile=name, folder=os.path.dirname(path)) from error
+
+
+def _pattern_mistakes(sources: list[Source], file: str) -> Iterator[str]:
     """Name the patterns that can match nothing; blank lines and comments are gitignore syntax."""
-    for number, source in enumerate(profile.source, 1):
+    from tasks.media.patterns import check_patterns
+
+    for number, source in enumerate(sources, 1):
         for key, patterns in (("exclude", source.exclude), ("include", source.include)):
             meant = [p for p in patterns if p.strip() and not p.startswith("#")]
             for mistake in check_patterns(meant):
@@ -62,6 +72,17 @@ def profiles(workspace: str) -> list[str]:
 
 
 def open_place(workspace: str, name: str) -> Place:
-    """Return the state of a profile, which has to exist."""
-    load_profile(workspace, name)
+    """Return the state of a profile, which has to exist; mistakes in it are no matter here."""
+    _profile_text(workspace, name)
     return Place(workspace, name)
+
+
+def lenient_sources(workspace: str, name: str) -> list[str]:
+    """Name the sources of a profile that are judged by size and mtime alone.
+
+    Few profiles have one, and to check a profile takes longer than to compare 100,000 entries.
+    """
+    if "change_detection" not in _profile_text(workspace, name):
+        return []
+    sources = load_profile(workspace, name).source
+    return [source.name for source in sources if source.change_detection == "mtime"]

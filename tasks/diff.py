@@ -15,7 +15,8 @@ from tasks._base import Stage
 from tasks.catalog import moves
 from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare
 from tasks.catalog.export import LOST
-from tasks.catalog.runs import Request, Run, sorted_sources
+from tasks.catalog.request import Request, sorted_sources
+from tasks.catalog.runs import Run
 from tasks.formats.manifest import batches, read_info
 from tasks.model.errors import SourceEmpty, SourceShrunk
 from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot

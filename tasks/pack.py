@@ -16,7 +16,8 @@ from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
 from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
-from tasks.catalog.runs import Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Run
 from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
 from tasks.formats import tar

@@ -11,7 +11,8 @@ from tasks._base import Stage
 from tasks.catalog.contents import write_index
 from tasks.catalog.export import STORED
 from tasks.catalog.placement import SUSPECT
-from tasks.catalog.runs import Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Run
 from tasks.diff import DiffManifest
 from tasks.formats.chunks import cutting_for
 from tasks.formats.manifest import batches

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tasks._base import Stage
 from tasks.catalog import export, members, placement, retention
-from tasks.catalog.runs import Request
+from tasks.catalog.request import Request
 from tasks.catalog.store import Store
 from tasks.commit import CommitSnapshot
 from tasks.media import durable

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.catalog.contents import BUNDLE
-from tasks.catalog.runs import Request
+from tasks.catalog.request import Request
 from tasks.formats.manifest import TableWriter
 from tasks.model.profile import parse_profile
 from tasks.plan import plan, smallest_capacity

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from tasks.catalog.carried import Carried
 from tasks.catalog.kept import Kept
 from tasks.catalog.located import Packed
-from tasks.catalog.runs import Run, sorted_sources
+from tasks.catalog.request import sorted_sources
+from tasks.catalog.runs import Run
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import (
     SCHEMA,

@@ -85,8 +85,8 @@ def compare_snapshots(new: str, old: str, lenient: Collection[str], file: str) -
     """
     judge = Judge(lenient=frozenset(lenient), unread=(), forced=False)
     with TableWriter(file, CHANGES) as writer:
-        for window in _windows(_Side(new), _Side(old)):
-            changed = _changed(window, judge)
+        windows = _windows(_Side(new), _Side(old))
+        for changed in ahead(lambda window: _changed(window, judge), windows):
             if changed is not None:
                 writer.write(changed)
         writer.close()

@@ -6,7 +6,8 @@ import os
 import stat
 
 from tasks.catalog.export import STORED
-from tasks.catalog.runs import Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Run
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
 from tasks.media.shelf import belongs

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog.located import name_members
-from tasks.catalog.runs import Run, sorted_sources
+from tasks.catalog.request import sorted_sources
+from tasks.catalog.runs import Run
 from tasks.formats.manifest import PARTS, SCHEMA, batches, keys, raw_paths, read_table, words
 
 

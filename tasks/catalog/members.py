@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tasks.catalog.placement import BLANK
-from tasks.catalog.runs import Request
+from tasks.catalog.request import Request
 from tasks.catalog.store import Store
 from tasks.media import cartridge as media
 from tasks.media.shelf import Shelf, look

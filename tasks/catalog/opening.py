@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.catalog import export
 from tasks.catalog.contents import trim
-from tasks.catalog.runs import Place, Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Place, Run
 from tasks.media import durable
 from tasks.media.spool import Spool
 from tasks.model.errors import UsageError

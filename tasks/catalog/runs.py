@@ -6,36 +6,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.catalog.store import Store
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable
-from tasks.model.profile import Profile
 from tasks.model.words import BundleReceipt, PackedArchive, Placed, Trouble, WriteReceipt
 
+if TYPE_CHECKING:
+    from tasks.catalog.request import Request
+
 Record = TypeVar("Record")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a run does; a rerun reads it again, so that it cannot mean something else."""
-
-    snapshot: str
-    profile_name: str
-    profile: Profile
-    workspace: str
-    previous: str | None
-    full: bool
-    allow_shrink: bool
-    started: str
-    # Tells runs apart that began in the same second on several machines with one luigid.
-    token: str = ""
-
-
-def sorted_sources(request: Request) -> list[str]:
-    """Return the names of the sources in the order of their rows."""
-    return sorted((s.name for s in request.profile.source), key=lambda name: f"{name}/".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +126,8 @@ class Run:
     @property
     def request(self) -> Request:
         """Read what the run is to do."""
+        from tasks.catalog.request import Request  # with all of a profile: lookups need none
+
         return self.load("request.json", Request)
 
     def scan_path(self, source: str) -> str:

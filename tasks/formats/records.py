@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.model.errors import FormatDamaged, FormatUnsupported
 from tasks.model.words import FORMAT_VERSION, JournalLine, Label
+
+if TYPE_CHECKING:  # loading it takes 0.1 s, which a lookup need not wait for
+    from pydantic import TypeAdapter, ValidationError
 
 Record = TypeVar("Record")
 LARGEST_SERIAL = 1_000_000
@@ -22,6 +23,8 @@ _UNESCAPE = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 @cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 
@@ -33,6 +36,8 @@ def to_json(record: object, *, indent: int | None = None) -> bytes:
 
 def from_json(kind: type[Record], text: bytes, file: str) -> Record:
     """Read a dataclass from JSON; FormatDamaged names `file` where it does not fit."""
+    from pydantic import ValidationError
+
     try:
         record: Record = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
         return record

@@ -16,7 +16,8 @@ import pytest
 
 from tasks.catalog.assembly import assemble
 from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
-from tasks.catalog.runs import Place, Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Place, Run
 from tasks.commit import commit
 from tasks.diff import diff, summaries
 from tasks.formats.archive import ContentReader

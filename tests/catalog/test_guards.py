@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.catalog import guards, members
-from tasks.catalog.runs import Place, Request, Run
+from tasks.catalog.request import Request
+from tasks.catalog.runs import Place, Run
 from tasks.media.cartridge import Cartridge, write_label
 from tasks.model.errors import WrongCartridge
 from tasks.model.profile import parse_profile
