@@ -75,7 +75,7 @@ def run_stages(run: Run, crew: Crew) -> None:
     gc.collect()
     gc.freeze()  # what is there now is shared with the children, not copied by their collector
     run = replace(run, participant=participants.new_name())
-    Stage.here = Here(run.place.workspace, run.participant)
+    Stage.here = Here(run.place.workspace, run.participant, crew.packers)
     identity = {
         "profile": run.place.profile_name,
         "snapshot": run.snapshot,

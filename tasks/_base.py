@@ -36,10 +36,12 @@ class Whole(luigi.Target):
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where this process works: the workspace as this host has it, and its name in the run."""
+    """Where this process works: the workspace as this host has it, its name in the run, and how
+    many processes it may keep busy."""
 
     workspace: str
     participant: str
+    workers: int
 
 
 class Stage(luigi.Task):

@@ -7,15 +7,12 @@ import errno
 import hashlib
 import io
 import itertools
-import multiprocessing
 import os
-import signal
 import stat
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +23,7 @@ from tasks.formats.archive import ContentReader
 from tasks.formats.manifest import attribute_name, integers, named_attributes
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination, Draft, Facts, UnsafePathError
-from tasks.media.processes import die_with_parent
+from tasks.media.processes import in_processes
 from tasks.model.errors import DestinationUnusable, FormatDamaged
 from tasks.model.words import SourceRoot
 
@@ -134,14 +131,14 @@ class _Restoring:
             self._absent.update(needs["row"][np.isin(needs["archive"], archives)].tolist())
             return
         self._result.cartridges.append(serial)
-        jobs = [_Job(self, cartridge.path, number) for number in archives]
-        for done in _in_processes(jobs, self._workers):
+        jobs = [partial(self._from_archive, cartridge.path, number) for number in archives]
+        for done in in_processes(jobs, self._workers):
             self._result.files += done.files
             self._result.bytes += done.bytes
             self._result.not_kept += done.not_kept
             self._bad.update(done.damaged)
 
-    def from_archive(self, cartridge: str, number: int) -> _Done:
+    def _from_archive(self, cartridge: str, number: int) -> _Done:
         """Restore what one archive has; runs in a process of its own."""
         needs = self._selected.needs
         self._place.forget_parent()
@@ -260,50 +257,6 @@ class _Done:
     bytes: int = 0
     damaged: set[int] = field(default_factory=set)
     not_kept: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    restoring: _Restoring
-    cartridge: str
-    number: int
-
-    def run(self) -> _Done:
-        return self.restoring.from_archive(self.cartridge, self.number)
-
-
-_jobs: list[_Job] = []
-
-
-def _run_job(index: int) -> _Done:
-    return _jobs[index].run()
-
-
-def _in_processes(jobs: list[_Job], workers: int) -> Iterator[_Done]:
-    """Run jobs in forked processes, which share the catalog's tables without a copy."""
-    if workers < 2 or len(jobs) < 2:
-        for job in jobs:
-            yield job.run()
-        return
-    _jobs[:] = jobs
-    context = multiprocessing.get_context("fork")
-    count = min(workers, len(jobs))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        try:
-            yield from pool.map(_run_job, range(len(jobs)))
-        except BaseException:
-            threading.excepthook = lambda _: None  # the pool's own thread complains of what follows
-            for child in multiprocessing.active_children():
-                child.terminate()  # do not wait for whole archives that nobody wants any more
-                child.join()
-            raise
-
-
-def _begin() -> None:
-    """Set a forked process up: the parent tells it to stop, signals to the parent do not."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
 
 
 def _open_archive(path: str) -> io.FileIO:

@@ -1,4 +1,4 @@
-"""Processes within bounds: children that never outlive their parent, memory with a limit."""
+"""Processes within bounds: work shared among children that never outlive their parent, memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
 
 from tasks.model.errors import FormatDamaged
+
+Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 # Bytes of address space: the libraries alone take more than a gigabyte of it.
@@ -31,6 +36,45 @@ def killed_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+_jobs: list[Callable[[], Any]] = []
+
+
+def in_processes(jobs: Sequence[Callable[[], Result]], workers: int) -> Iterator[Result]:
+    """Run jobs in forked processes, which share this one's memory; yield results in order.
+
+    With one worker, or one job, this process does them itself, one by one as they are asked for.
+    """
+    if workers < 2 or len(jobs) < 2:
+        for job in jobs:
+            yield job()
+        return
+    _jobs[:] = jobs
+    context = multiprocessing.get_context("fork")
+    count = min(workers, len(jobs))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
+        try:
+            yield from pool.map(_run_job, range(len(jobs)))
+        except BaseException:
+            threading.excepthook = lambda _: None  # the pool's own thread complains of what follows
+            for child in multiprocessing.active_children():
+                child.terminate()  # do not wait for whole jobs that nobody wants any more
+                child.join()
+            raise
+        finally:
+            _jobs.clear()
+
+
+def _run_job(index: int) -> Any:
+    return _jobs[index]()
+
+
+def _begin() -> None:
+    """Set a forked process up: the parent tells it to stop, signals to the parent do not."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tasks.media.patterns import Rules
@@ -40,7 +41,7 @@ class Unread:
 
 # A name in a directory: as the manifest sorts it, its path, what lstat says, the target of a link,
 # its attributes, and whether the walk goes into it.
-_Child = tuple[bytes, bytes, os.stat_result, bytes | None, Xattrs | None, bool]
+Child = tuple[bytes, bytes, os.stat_result, bytes | None, Xattrs | None, bool]
 
 
 class Walk:
@@ -55,15 +56,37 @@ class Walk:
         self._root = root
         self._skipped = set(skipped)
         self._rules = Rules(source.exclude, source.include)
+        self._takes_all = self._rules.empty
         self._markers = [os.fsencode(name) for name in source.exclude_if_present]
         self.unread: list[Unread] = []
         self.sockets: list[bytes] = []
         self.facts = os.stat(root)
 
-    def entries(self) -> Iterator[Found]:
-        """Yield entries in manifest order, some thousands at a time."""
+    def branch(self) -> Walk:
+        """Return the same walk with troubles and sockets of its own, for another process."""
+        twin = copy.copy(self)
+        twin.unread, twin.sockets = [], []
+        return twin
+
+    def outline(self, least: int) -> list[Child]:
+        """List the tree from the top, folder by folder, until `least` entries are known, or all.
+
+        The entries come in manifest order, some of them folders that are still to be gone into.
+        """
+        children = self._children(b"")
+        while len(children) < least and any(child[-1] for child in children):
+            known, opened = len(children), []
+            for child in children:
+                inside = self._children(child[1]) if child[-1] and known < least else None
+                opened += [child] if inside is None else [(*child[:-1], False), *inside]
+                known += len(inside or ())
+            children = opened
+        return children
+
+    def entries(self, outline: Iterable[Child]) -> Iterator[Found]:
+        """Go into the folders of an outline: yield entries in manifest order, by the thousand."""
         found = Found()
-        pending = [iter(self._children(b""))]
+        pending = [iter(outline)]
         while pending:
             child = next(pending[-1], None)
             if child is None:
@@ -79,9 +102,10 @@ class Walk:
             if len(found.paths) >= 1 << 14:
                 yield found
                 found = Found()
-        yield found
+        if found.paths:
+            yield found
 
-    def _children(self, folder: bytes) -> list[_Child]:
+    def _children(self, folder: bytes) -> list[Child]:
         try:
             fd = open_beneath(self._root, folder, _FOLDER if folder else _FOLDER & ~os.O_NOFOLLOW)
         except OSError as error:
@@ -95,17 +119,21 @@ class Walk:
         finally:
             os.close(fd)
 
-    def _list(self, fd: int, folder: bytes) -> list[_Child]:
+    def _list(self, fd: int, folder: bytes) -> list[Child]:
         with os.scandir(fd) as listing:
             entries = list(listing)
         if folder and self._is_left_out(fd, {entry.name for entry in entries}):
             return []
         prefix = folder + b"/" if folder else b""
+        place = self._root + b"/" + prefix
+        if len(place) > _LONG:
+            place = b"/proc/self/fd/%d/" % fd
         children = []
         for entry in entries:
             name = os.fsencode(entry.name)
             try:
-                child = self._child(fd, name, prefix + name, entry.stat(follow_symlinks=False))
+                facts = entry.stat(follow_symlinks=False)
+                child = self._child(fd, name, prefix + name, facts, place + name)
             except OSError as error:
                 self._report(prefix + name, error, folder=False)
                 continue
@@ -114,26 +142,22 @@ class Walk:
         children.sort()  # names differ, so nothing behind them is ever compared
         return children
 
-    def _child(self, fd: int, name: bytes, path: bytes, facts: os.stat_result) -> _Child | None:
+    def _child(
+        self, fd: int, name: bytes, path: bytes, facts: os.stat_result, place: bytes
+    ) -> Child | None:
+        """Return what is known of an entry, None where it is left out; `place` leads there."""
         kind = facts.st_mode & 0o170000
         if kind == stat.S_IFDIR:
-            if not self._rules.empty and not self._rules.takes_dir(path):
+            if not self._takes_all and not self._rules.takes_dir(path):
                 return None
-            xattrs = self._xattrs(fd, name, path)
-            return name + b"/", path, facts, None, xattrs, self._descends(facts)
-        if not self._rules.empty and not self._rules.takes_file(path):
+            return name + b"/", path, facts, None, _read_xattrs(place), self._descends(facts)
+        if not self._takes_all and not self._rules.takes_file(path):
             return None
         if kind == stat.S_IFSOCK:
             self.sockets.append(path)
             return None
         target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else None
-        return name, path, facts, target, self._xattrs(fd, name, path), False
-
-    def _xattrs(self, fd: int, name: bytes, path: bytes) -> Xattrs | None:
-        """Read an entry's attributes; a long path takes the slower way over /proc."""
-        if len(self._root) + len(path) < _LONG:
-            return _read_xattrs(self._root + b"/" + path)
-        return _read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
+        return name, path, facts, target, _read_xattrs(place), False
 
     def _descends(self, facts: os.stat_result) -> bool:
         if (facts.st_dev, facts.st_ino) in self._skipped:

@@ -333,12 +333,12 @@ def test_what_lies_below_an_unread_folder_is_kept_in_its_place(folder: Path) -> 
 def test_what_lies_in_an_unread_source_is_kept(folder: Path) -> None:
     from tasks.media.source import Unread, Walk
     from tasks.model.profile import Source
-    from tasks.scan import _Rows, _summary
+    from tasks.scan import _summary, _Totals
 
     root = os.fsencode(folder)
     walk = Walk(Source(path=str(folder), name="s"), root, [])
     walk.unread.append(Unread(b"", "Input/output error", folder=True))
-    summary = _summary(Source(path=str(folder), name="s"), root, walk, _Rows("s"))
+    summary = _summary(Source(path=str(folder), name="s"), root, walk, _Totals())
     unread = [bytes.fromhex(place) for place in summary.unread]
     judge = Judge(lenient=frozenset(), unread=unread, forced=False)
     got = diff(folder, [], [row("a"), row("b")], judge)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.media.source import Found, Walk, data_extents, open_beneath
 from tasks.model.profile import Source
@@ -25,7 +26,7 @@ def walk(root: Path, **rules: Any) -> Walk:
 
 
 def all_of(walked: Walk) -> Iterator[Found]:
-    for found in walked.entries():
+    for found in walked.entries(walked.outline(1)):
         assert len(found.paths) == len(found.stats) == len(found.targets) == len(found.xattrs)
         yield found
 
@@ -99,7 +100,7 @@ def test_a_farm_of_odd_things_is_walked_whole(tmp_path: Path) -> None:
 
 
 def test_an_attribute_of_any_name_is_kept(source: Path) -> None:
-    from tasks.scan import _xattrs
+    from tasks.catalog.entryrows import EntryRows
 
     make(source, "a")
     try:
@@ -107,7 +108,21 @@ def test_an_attribute_of_any_name_is_kept(source: Path) -> None:
     except OSError:
         pytest.skip("the file system keeps no such attributes")
     (found,) = all_of(walk(source))
-    assert len(_xattrs(found.xattrs)) == 1
+    (row,) = EntryRows("s").batch(found).column("xattrs").to_pylist()
+    assert len(row) == 1
+
+
+@settings(max_examples=40)
+@given(trees(max_entries=14), st.integers(1, 14), st.integers(0, 14))
+def test_a_walk_that_is_cut_in_two_finds_the_same(
+    tmp_path_factory: pytest.TempPathFactory, tree: Tree, least: int, cut: int
+) -> None:
+    root = tmp_path_factory.mktemp("walk")
+    materialise(tree, root)
+    walked = walk(root)
+    outline = walked.outline(least)
+    halves = [walked.branch().entries(half) for half in (outline[:cut], outline[cut:])]
+    assert [path for half in halves for found in half for path in found.paths] == paths(walk(root))
 
 
 def test_a_walk_comes_in_pieces_that_keep_the_order(source: Path) -> None:
@@ -262,7 +277,7 @@ def test_a_folder_that_may_be_listed_and_not_entered_is_reported_name_by_name(
 def test_a_folder_that_vanishes_on_the_way_is_reported(source: Path) -> None:
     make(source, *(f"{folder}/{name:05}" for folder in "ab" for name in range(8500)), "c/x")
     walked = walk(source)
-    pieces = walked.entries()
+    pieces = walked.entries(walked.outline(1))
     next(pieces)
     (source / "c" / "x").unlink()
     (source / "c").rmdir()
@@ -275,7 +290,7 @@ def test_a_link_in_place_of_a_folder_is_never_followed(source: Path, tmp_path: P
     make(source, *(f"a/{name:05}" for name in range(17_000)), "z/x")
     make(tmp_path, "elsewhere/secret")
     walked = walk(source)
-    pieces = walked.entries()
+    pieces = walked.entries(walked.outline(1))
     next(pieces)
     (source / "z" / "x").unlink()
     (source / "z").rmdir()

@@ -1,0 +1,68 @@
+"""The scan: the same rows, however many processes walk."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tasks import scan
+from tasks.model.profile import Source
+from tasks.model.words import ScanSummary
+from tests.helpers.rows import Row, read
+from tests.helpers.trees import funny_farm
+
+
+@pytest.fixture(autouse=True)
+def _small_outlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share the walk out after a few entries, not some thousands."""
+    monkeypatch.setattr(scan, "_OUTLINE", 3)
+    monkeypatch.setattr(scan, "_PIECES", 5)
+
+
+def scanned(root: Path, folder: Path, workers: int) -> tuple[ScanSummary, list[Row]]:
+    """Scan a tree; return what the footer says, and the rows."""
+    (folder / "state").mkdir(parents=True)
+    file = str(folder / "rows.parquet")
+    source = Source(path=str(root), name="s")
+    seen: list[int] = []
+    summary = scan.scan(source, str(folder), file, seen.append, workers)
+    rows = read(file)
+    assert sum(seen) == summary.root.entries == len(rows)
+    assert sorted(os.listdir(folder)) == ["rows.parquet", "state"]
+    return summary, rows
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_several_processes_find_what_one_finds(tmp_path: Path, workers: int) -> None:
+    funny_farm(tmp_path / "farm")
+    for folder in range(30):
+        (tmp_path / "farm" / "wide" / str(folder)).mkdir(parents=True)
+        (tmp_path / "farm" / "wide" / str(folder) / "file").write_text("x")
+    alone = scanned(tmp_path / "farm", tmp_path / "one", 1)
+    shared = scanned(tmp_path / "farm", tmp_path / "several", workers)
+    assert shared == alone
+
+
+def test_names_of_one_file_are_links_to_the_first_whoever_met_them(tmp_path: Path) -> None:
+    for folder in "edcba":
+        (tmp_path / "tree" / folder / "deep").mkdir(parents=True)
+    first = tmp_path / "tree" / "e" / "deep" / "x"
+    first.write_text("content")
+    for folder in "dcba":
+        os.link(first, tmp_path / "tree" / folder / "deep" / "x")
+    summary, rows = scanned(tmp_path / "tree", tmp_path / "w", 3)
+    kinds = {row["path"]: (row["type"], row["link_target"]) for row in rows if row["type"] != "dir"}
+    assert kinds.pop("a/deep/x") == ("file", None)
+    assert set(kinds.values()) == {("hardlink", b"a/deep/x")}
+    assert (summary.root.files, summary.bytes) == (1, 7)
+
+
+def test_troubles_and_sockets_are_told_whoever_met_them(tmp_path: Path) -> None:
+    for folder in "abcdef":
+        (tmp_path / "tree" / folder / "deep").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind(str(tmp_path / "tree" / "b" / "deep" / "s"))
+        other.bind(str(tmp_path / "tree" / "f" / "s"))
+        summary, _ = scanned(tmp_path / "tree", tmp_path / "w", 3)
+    assert sorted(summary.sockets) == ["s/b/deep/s", "s/f/s"]
