@@ -43,9 +43,11 @@ class PlanArchives(Stage):
         """Plan the bundles."""
         run = self.run_folder
         request = run.request
-        _index_stored(run, request)
         smallest = smallest_capacity(run.store.cartridges(), request.profile.cartridges.capacity)
-        run.save(self.result, plan(run.path("pack.parquet"), request, smallest))
+        planned = plan(run.path("pack.parquet"), request, smallest)
+        if planned.bundles:
+            _index_stored(run, request)
+        run.save(self.result, planned)
 
 
 def plan(pack_list: str, request: Request, smallest: int | None) -> ArchivesPlan:

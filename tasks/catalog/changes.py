@@ -16,21 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.pairs import Flags, Ints, Pairs, differing
 from tasks.formats.manifest import (
     SCHEMA,
     SHA256,
     WORD,
     TableWriter,
     batches,
-    integers,
     keys,
     shown,
     words,
 )
 from tasks.media import durable
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 _FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
 _TAGS = [("change", WORD), ("reason", WORD), ("row", pa.int64()), ("old_row", pa.int64())]
@@ -147,12 +144,14 @@ def compare(
         match = _match(window)
         found.entries += window.new.num_rows
         pairs = np.flatnonzero(match >= 0)
-        change, reason = judge.pairs(window, pairs, match[pairs])
-        labels = np.full(window.new.num_rows, "added", dtype=object)
-        reasons = np.full(window.new.num_rows, "new", dtype=object)
-        labels[pairs], reasons[pairs] = change, reason
         gone = np.ones(window.old.num_rows, dtype=bool)
         gone[match[pairs]] = False
+        if not judge.looks_at_all:
+            pairs = pairs[differing(window.new, window.old, pairs, match[pairs])]
+        added = match < 0
+        labels, reasons = np.where(added, "added", ""), np.where(added, "new", "")
+        labels, reasons = labels.astype(object), reasons.astype(object)
+        labels[pairs], reasons[pairs] = judge.pairs(window, pairs, match[pairs])
         kept = judge.kept(window.old_keys, gone)
         writer.new_rows(window, match, labels, reasons)
         writer.old_rows(window, gone & ~kept, kept)
@@ -186,9 +185,14 @@ class Judge:
     forced: bool
     lost: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether rows that do not differ in anything may count all the same."""
+        return self.forced or len(self.lost) > 0
+
     def pairs(self, window: Window, left: Ints, right: Ints) -> tuple[Any, Any]:
         """Return (change, reason) for every pair of rows, as object arrays."""
-        sides = _Pairs(window, left, right)
+        sides = Pairs(window.new, window.old, left, right)
         is_file, is_hardlink = sides.kinds == "file", sides.kinds == "hardlink"
         strict = ~np.isin(sides.sources, list(self.lenient)) if self.lenient else True
         whole = is_file & strict
@@ -230,49 +234,6 @@ class Judge:
             here = pc.equal(old_keys, key)
             kept |= pc.or_(below, here).to_numpy(zero_copy_only=False)
         return kept & gone
-
-
-class _Pairs:
-    """The columns of matching rows, side by side."""
-
-    def __init__(self, window: Window, left: Ints, right: Ints) -> None:
-        self._new, self._old = window.new, window.old
-        self._left, self._right = left, right
-        self.kinds = self._text(self._new, "type", left)
-        self.old_kinds = self._text(self._old, "type", right)
-        self.sources = self._text(self._new, "source", left)
-
-    @staticmethod
-    def _text(rows: pa.RecordBatch, name: str, index: Ints) -> Any:
-        column = rows.column(name)
-        if not pa.types.is_dictionary(column.type):
-            return column.to_numpy(zero_copy_only=False)[index]
-        values = np.asarray(column.dictionary.to_pylist(), dtype=object)
-        codes = column.indices.to_numpy(zero_copy_only=False)
-        return values[codes[index]] if len(index) else np.empty(0, dtype=object)
-
-    def differ(self, name: str) -> Flags:
-        new, old = integers(self._new.column(name)), integers(self._old.column(name))
-        flags: Flags = new[self._left] != old[self._right]
-        return flags
-
-    def targets_differ(self) -> Flags:
-        return self._objects_differ("link_target")
-
-    def xattrs_differ(self) -> Flags:
-        return self._objects_differ("xattrs")
-
-    def _objects_differ(self, name: str) -> Flags:
-        new, old = self._new.column(name), self._old.column(name)
-        flags = np.zeros(len(self._left), dtype=bool)
-        if new.null_count == len(new) and old.null_count == len(old):
-            return flags
-        some_new = new.is_valid().to_numpy(zero_copy_only=False)[self._left]
-        some_old = old.is_valid().to_numpy(zero_copy_only=False)[self._right]
-        for i in np.flatnonzero(some_new | some_old):
-            left, right = new[int(self._left[i])].as_py(), old[int(self._right[i])].as_py()
-            flags[i] = left != right
-        return flags
 
 
 class ChangeWriter:

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from tasks.catalog import moves
 from tasks.catalog.changes import CHANGES, Change, Judge, Window
+from tasks.catalog.pairs import DIR, NUMBERS, OBJECTS, differing, types_of
 from tasks.catalog.queries import pages
 from tasks.catalog.rowgroups import ahead, row_groups
 from tasks.formats.manifest import (
     SCHEMA,
     TableWriter,
     batches,
-    integers,
     keys,
     raw_paths,
     shown,
@@ -32,12 +32,9 @@ from tasks.formats.manifest import (
 
 KINDS = ("added", "modified", "moved", "metadata", "deleted")
 
-_NUMBERS = ["size", "mtime", "ctime", "mode", "uid", "gid", "inode", "rdev"]
-_OBJECTS = ["link_target", "xattrs"]
 # What the judge looks at, and what names a row.
-_COLUMNS = ["source", "path", "raw_path", "type", *_NUMBERS, *_OBJECTS]
+_COLUMNS = ["source", "path", "raw_path", "type", *NUMBERS, *OBJECTS]
 _TAGS = ("change", "reason", "row", "old_row")
-_DIR = 0
 _NO_KEYS = pa.array([], pa.binary())
 
 
@@ -142,7 +139,7 @@ def _changed(window: Window, judge: Judge) -> pa.RecordBatch | None:
     match = _match(window)
     left = np.flatnonzero(match >= 0)
     right = match[left]
-    suspect = np.flatnonzero(_differing(window, left, right))
+    suspect = np.flatnonzero(differing(window.new, window.old, left, right))
     left, right = left[suspect], right[suspect]
     change, reason = judge.pairs(window, left, right)
     found = np.flatnonzero(change != "")
@@ -173,9 +170,9 @@ def _match(window: Window) -> Any:
     """Return the old row of each new row, as an index into the window, or -1."""
     index = pc.index_in(*_names(window.new, window.old))
     match = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    types, old_types = _types(window)
+    types, old_types = types_of(window.new, window.old)
     found = np.flatnonzero(match >= 0)
-    is_dir, was_dir = types[found] == _DIR, old_types[match[found]] == _DIR
+    is_dir, was_dir = types[found] == DIR, old_types[match[found]] == DIR
     match[found[is_dir != was_dir]] = -1
     return match
 
@@ -188,41 +185,6 @@ def _names(*sides: pa.RecordBatch) -> list[pa.Array]:
     if any(rows.column("raw_path").null_count < rows.num_rows for rows in sides):
         return [raw_paths(rows) for rows in sides]
     return [rows.column("path") for rows in sides]
-
-
-def _types(window: Window) -> list[Any]:
-    """Return the types of the rows on each side as numbers; a folder's is known."""
-    codes = {"dir": _DIR}
-    sides = []
-    for rows in (window.new, window.old):
-        column = rows.column("type")
-        known = [codes.setdefault(word, len(codes)) for word in column.dictionary.to_pylist()]
-        sides.append(np.array([*known, -1])[column.indices.to_numpy(zero_copy_only=False)])
-    return sides
-
-
-def _differing(window: Window, left: Any, right: Any) -> Any:
-    """Return which pairs differ in a number or a type, or have anything else to be compared."""
-    flags = np.zeros(len(left), bool)
-    left, right = _run_of(left), _run_of(right)
-    for name in _NUMBERS:
-        new, old = (integers(side.column(name)) for side in (window.new, window.old))
-        flags |= new[left] != old[right]
-    types, old_types = _types(window)
-    flags |= types[left] != old_types[right]
-    for name in _OBJECTS:
-        for side, index in ((window.new, left), (window.old, right)):
-            column = side.column(name)
-            if column.null_count < len(column):
-                flags |= column.is_valid().to_numpy(zero_copy_only=False)[index]
-    return flags
-
-
-def _run_of(index: Any) -> Any:
-    """Return an index without gaps as a slice: what it picks need not be copied."""
-    if len(index) and np.all(np.diff(index) == 1):
-        return slice(index[0], index[-1] + 1)
-    return index
 
 
 def _tagged(

@@ -39,8 +39,7 @@ def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:
     for file in contents:
         for batch in batches(file, ["sha256", "archive"]):
             kept = batch.filter(pc.is_in(batch.column("archive"), archives)).column("sha256")
-            raw = b"".join(kept.to_pylist())
-            pieces.append(np.frombuffer(raw, "V32"))
+            pieces.append(np.frombuffer(kept.buffers()[1], "V32", len(kept), 32 * kept.offset))
     digests = np.concatenate(pieces)
     quads = np.frombuffer(digests.tobytes(), ">u8").astype("<u8").reshape(-1, 4)
     quads = quads[np.argsort(quads[:, 0], kind="stable")]
