@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import luigi
+import numpy as np
 import pyarrow as pa
 from luigi import configuration, rpc, scheduler, worker
 
@@ -71,7 +72,7 @@ def run_stages(run: Run, crew: Crew) -> None:
     from tasks.prune import PruneBackups
 
     _quiet_luigi()
-    pa.array([0])  # imports pandas where it is installed: once here, not in every child
+    pa.array(np.zeros(1))  # imports numpy.ma: once here, not in every child
     gc.collect()
     gc.freeze()  # what is there now is shared with the children, not copied by their collector
     run = replace(run, participant=participants.new_name())

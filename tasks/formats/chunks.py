@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fastcdc import fastcdc
-
 from tasks.model.words import Cutting
 
 _WINDOW = 32 << 20
@@ -20,6 +18,8 @@ def cut(read: Callable[[int], bytes], cutting: Cutting) -> Iterator[memoryview]:
 
     The cuts depend on the bytes alone, not on how the stream was read.
     """
+    from fastcdc import fastcdc  # brings a command line of its own along
+
     window = b""
     ended = False
     while not ended or window:

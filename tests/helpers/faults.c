@@ -165,7 +165,8 @@ static void note(int kind, uint64_t ino, uint64_t dev, uint32_t flags, uint64_t 
 static void note_fd(int kind, int fd, uint32_t flags, uint64_t offset, const char *path, const void *data, uint64_t size)
 {
     struct stat facts;
-    if (log_fd < 0 || fstat(fd, &facts)) return;
+    /* A file without a name is gone after a power cut, whatever was written to it. */
+    if (log_fd < 0 || fstat(fd, &facts) || !facts.st_nlink) return;
     note(kind, facts.st_ino, facts.st_dev, flags | (S_ISDIR(facts.st_mode) ? 1u << 31 : 0), offset, path, NULL, data, size);
 }
 
