@@ -120,6 +120,23 @@ def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, b
         buffer = buffer[used:]
 
 
+def frame_at(file: BinaryIO, offset: int, name: str) -> tuple[bytes, int]:
+    """Return the tar bytes of the frame at a byte offset, and where the next one begins.
+
+    At the end of the archive there are none. Raises FormatDamaged as `frames_from` does.
+    """
+    buffer = b""
+    while len(buffer) < FRAME + _READ:
+        piece = _read_at(file, offset + len(buffer), name)
+        if not piece:
+            break
+        buffer += piece
+    if not buffer:
+        return b"", offset
+    content, used = _one_frame(buffer, offset, name)
+    return content, offset + used
+
+
 def _read_at(file: BinaryIO, position: int, name: str) -> bytes:
     """Read on; an error of the medium is damage of the archive, unlike one of the destination."""
     try:
