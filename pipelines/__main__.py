@@ -27,6 +27,7 @@ COMMANDS = (
     "remind",
     "lost",
     "recover",
+    "mount",
 )
 
 

@@ -18,6 +18,7 @@ CartridgeError
 ├── SnapshotMissing       1
 ├── NothingSelected       1
 ├── DestinationUnusable   1
+├── MountFailed           1
 ├── WorkspaceFull         1
 ├── CartridgeFailed       1
 ├── CartridgeFull         1
@@ -186,6 +187,13 @@ class DestinationUnusable(CartridgeError):
 
     template = "Cannot restore to {path}: {reason}."
     help = "Choose another destination, or make room there, and run again."
+
+
+class MountFailed(CartridgeError):
+    """The system did not mount the snapshots, or ended the mount by itself."""
+
+    template = "The snapshots cannot be mounted at {path}: {reason}."
+    help = "Check that this user may mount with FUSE, and that /dev/fuse is there."
 
 
 class WorkspaceFull(CartridgeError):
