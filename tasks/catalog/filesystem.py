@@ -70,6 +70,7 @@ class Filesystem:
         self._store = store
         self._retrieval = retrieval
         self._cache = new_cache()
+        self._trees: dict[str, tuple[tuple[int, ...], SnapshotTree]] = {}
 
     def status(self, path: bytes) -> Status:
         """Describe an entry, not following a symlink."""
@@ -87,7 +88,7 @@ class Filesystem:
         entry = tree.entry(below)
         blocks = -(-entry.size // 512)
         if entry.kind == "file" and entry.size >= _SPARSE:
-            blocks = sum(-(-p.length // 512) for p in tree.parts(below) if p.archive)
+            blocks = -(-tree.stored(entry.path) // 512)
         return _described(entry, _inode(snapshot + b"/" + entry.path), blocks)
 
     def names(self, path: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -158,10 +159,17 @@ class Filesystem:
         return [name for name in names if _SNAPSHOT.fullmatch(name)]
 
     def _tree(self, snapshot: bytes) -> SnapshotTree:
+        """Return the tree of a snapshot, as its manifest is now."""
         if not _SNAPSHOT.fullmatch(snapshot):
             raise _missing(snapshot)
         name = snapshot.decode()
-        return SnapshotTree(self._store.manifest_path(name), name, self._cache)
+        path = self._store.manifest_path(name)
+        facts = os.stat(path)
+        state = facts.st_ino, facts.st_mtime_ns, facts.st_size
+        known = self._trees.get(name)
+        if known is None or known[0] != state:
+            known = self._trees[name] = state, SnapshotTree(path, name, self._cache)
+        return known[1]
 
 
 _FOLDER = stat.S_IFDIR | 0o755

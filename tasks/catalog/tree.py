@@ -5,10 +5,12 @@ from __future__ import annotations
 import bisect
 import errno
 import os
+import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,7 +19,10 @@ from tasks.catalog.listing import Listing, Piece, list_folder
 from tasks.catalog.retrieval import Part, parts_from
 from tasks.catalog.rowgroups import RowGroup, row_groups
 from tasks.formats.manifest import (
+    PARTS,
+    XATTRS,
     attribute_name,
+    integers,
     keys,
     named_attributes,
     read_info,
@@ -27,11 +32,12 @@ from tasks.model.errors import FormatDamaged
 from tasks.model.units import snapshot_time
 from tasks.model.words import SnapshotInfo, SourceRoot
 
-_FACTS = [
-    *("source", "path", "raw_path", "type", "size", "mtime", "ctime", "mode", "uid", "gid"),
-    *("nlink", "rdev", "link_target"),
-]
-_CONTENT = ["xattrs", "parts"]
+# Fields of an entry, and the columns that have them.
+_NUMBERS = {
+    **{name: name for name in ("size", "mode", "uid", "gid", "nlink", "rdev")},
+    **{"mtime_ns": "mtime", "ctime_ns": "ctime"},
+}
+_FACTS = ["source", "path", "raw_path", "type", "link_target", *_NUMBERS.values()]
 # Bytes of rows, listings and footers that are kept; the rest is read again.
 CACHED = 64 << 20
 _SMALL = 1000
@@ -64,29 +70,54 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """The rows of a piece, and their keys to search by halves."""
+    """The facts of the rows of a piece, in plain columns, and their keys to search by halves."""
 
-    rows: pa.RecordBatch
-    keys: pa.Array
+    keys: list[bytes]
+    kinds: list[str]
+    numbers: dict[str, Any]
+    targets: pa.Array
 
     @property
     def nbytes(self) -> int:
         """Memory, roughly."""
-        return int(self.rows.nbytes + self.keys.nbytes) + _SMALL
+        columns = sum(int(column.nbytes) for column in self.numbers.values())
+        return columns + int(self.targets.nbytes) + sum(map(len, self.keys)) + 60 * len(self.keys)
 
     def find(self, key: bytes) -> int | None:
         """Return the number of the row with a key."""
-        count = len(self.keys)
-        row = bisect.bisect_left(range(count), key, key=lambda i: self.keys[i].as_py())
-        return row if row < count and self.keys[row].as_py() == key else None
+        row = bisect.bisect_left(self.keys, key)
+        return row if row < len(self.keys) and self.keys[row] == key else None
+
+    def entry(self, path: bytes, row: int) -> Entry:
+        """Describe a row."""
+        kind = self.kinds[row]
+        facts = {name: int(column[row]) for name, column in self.numbers.items()}
+        if kind == "dir" or not facts["nlink"]:
+            facts["nlink"] = 1  # nobody then counts on as many folders in it
+        return Entry(path=path, kind=kind, link_target=self.targets[row].as_py() or b"", **facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """The attributes and parts of the rows of a piece, and how many bytes are no holes."""
+
+    xattrs: pa.Array
+    parts: pa.Array
+    stored: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, roughly."""
+        return int(self.xattrs.nbytes + self.parts.nbytes + self.stored.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where the row of an entry is: a piece of its folder's listing, and the row in that."""
+    """Where the row of an entry is: a piece of its folder's listing, its page, and the row."""
 
     folder: bytes
-    piece: int
+    number: int
+    page: _Page
     row: int
 
 
@@ -124,8 +155,6 @@ class SnapshotTree:
     def __init__(self, manifest: str, snapshot: str, cache: Known) -> None:
         self._manifest = manifest
         self._snapshot = snapshot
-        facts = os.stat(manifest)
-        self._identity = (manifest, facts.st_ino, facts.st_mtime_ns, facts.st_size)
         self._cache = cache
 
     def sources(self) -> list[bytes]:
@@ -138,9 +167,8 @@ class SnapshotTree:
         source = folder.partition(b"/")[0] + b"/"
         for number in range(len(listing.pieces)):
             page = self._page(folder, number)
-            kinds = words(page.rows.column("type")).to_pylist()
-            targets = page.rows.column("link_target").to_pylist()
-            for key, kind, target in zip(page.keys.to_pylist(), kinds, targets, strict=True):
+            targets = page.targets.to_pylist()
+            for key, kind, target in zip(page.keys, page.kinds, targets, strict=True):
                 path = key[:-1] if kind == "dir" else key
                 name = path[len(folder) + 1 :]
                 if _is_name(name):
@@ -160,37 +188,41 @@ class SnapshotTree:
 
     def attributes(self, path: bytes) -> Attributes:
         """Return the extended attributes of an entry."""
-        entry = self.entry(path)
-        if b"/" not in entry.path:
-            root = self._footer().roots.get(entry.path)
+        path = self.entry(path).path
+        if b"/" not in path:
+            root = self._footer().roots.get(path)
             pairs = root.xattrs.items() if root else ()
             return [(attribute_name(name), bytes.fromhex(value)) for name, value in pairs]
-        pairs = self._content(entry.path, "xattrs")
-        return named_attributes(pairs) or []
+        contents, row = self._contents(path)
+        if contents.xattrs.null_count == len(contents.xattrs):
+            return []
+        return named_attributes(contents.xattrs[row].as_py()) or []
 
     def parts(self, path: bytes) -> list[Part]:
         """Return what the content of a file is made of, in order."""
-        return parts_from(self._content(self.entry(path).path, "parts") or [], self._manifest)
+        contents, row = self._contents(self.entry(path).path)
+        return parts_from(contents.parts[row].as_py() or [], self._manifest)
 
-    def _content(self, path: bytes, column: str) -> Any:
+    def stored(self, first: bytes) -> int:
+        """Return how many bytes of a file are no holes; `first` is its first name."""
+        contents, row = self._contents(first)
+        return int(contents.stored[row])
+
+    def _contents(self, path: bytes) -> tuple[_Contents, int]:
         spot = self._spot(path)
         if spot is None:
-            return None
-        piece = self._listing(spot.folder).pieces[spot.piece]
-        rows = self._kept(
-            "content",
-            spot.folder,
-            spot.piece,
-            make=lambda: self._read(piece.group, piece.index, _CONTENT),
+            return _NOTHING, 0
+        contents: _Contents = self._kept(
+            "contents", spot.folder, spot.number, make=lambda: self._read_contents(spot)
         )
-        return rows.column(column)[spot.row].as_py()
+        return contents, spot.row
 
     def _entry(self, path: bytes) -> Entry:
         if b"/" not in path:
             return self._root(path)
         spot = self._spot(path)
         if spot is not None:
-            return _described(path, self._page(spot.folder, spot.piece).rows, spot.row)
+            return spot.page.entry(path, spot.row)
         folder, _, name = path.rpartition(b"/")
         if name in self._listing(folder).implied:
             return self._folder(path, None)
@@ -223,9 +255,12 @@ class SnapshotTree:
         pieces = self._listing(folder).pieces
         for key in (path, path + b"/"):
             number = bisect.bisect_right(pieces, key, key=lambda piece: piece.first) - 1
-            row = self._page(folder, number).find(key) if number >= 0 else None
+            if number < 0:
+                continue
+            page = self._page(folder, number)
+            row = page.find(key)
             if row is not None:
-                return _Spot(folder, number, row)
+                return _Spot(folder, number, page, row)
         return None
 
     def _footer(self) -> _Footer:
@@ -237,8 +272,8 @@ class SnapshotTree:
         return listing
 
     def _page(self, folder: bytes, number: int) -> _Page:
-        piece = self._listing(folder).pieces[number]
-        page: _Page = self._kept("page", folder, number, make=lambda: self._read_page(piece))
+        key = ("page", folder, number)
+        page: _Page = self._kept(*key, make=lambda: self._read_page(folder, number))
         return page
 
     def _kept(self, *key: Hashable, make: Any) -> Any:
@@ -250,7 +285,7 @@ class SnapshotTree:
             except FileNotFoundError as error:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
 
-        return self._cache.get((self._identity, *key), reading)
+        return self._cache.get((self, *key), reading)
 
     def _read_footer(self) -> _Footer:
         info = read_info(self._manifest, SnapshotInfo)
@@ -263,16 +298,32 @@ class SnapshotTree:
         footer = self._footer()
         return list_folder(footer.groups, folder, footer.complete)
 
-    def _read_page(self, piece: Piece) -> _Page:
-        rows = self._read(piece.group, piece.index, _FACTS)
-        return _Page(rows, keys(rows))
+    def _read_page(self, folder: bytes, number: int) -> _Page:
+        rows = self._read(self._listing(folder).pieces[number], _FACTS)
+        kinds = [sys.intern(kind) for kind in words(rows.column("type")).to_pylist()]
+        numbers = {field: integers(rows.column(name)) for field, name in _NUMBERS.items()}
+        return _Page(keys(rows).to_pylist(), kinds, numbers, rows.column("link_target"))
 
-    def _read(self, group: RowGroup, index: Any, columns: list[str]) -> pa.RecordBatch:
+    def _read_contents(self, spot: _Spot) -> _Contents:
+        rows = self._read(self._listing(spot.folder).pieces[spot.number], ["xattrs", "parts"])
+        parts = rows.column("parts")
+        return _Contents(rows.column("xattrs"), parts, _stored(parts))
+
+    def _read(self, piece: Piece, columns: list[str]) -> pa.RecordBatch:
         try:
-            return group.rows(index, columns)
+            return piece.group.rows(piece.index, columns)
         except KeyError as error:
             reason = f"its columns are not those of a manifest: {error}"
             raise FormatDamaged(file=self._manifest, reason=reason) from error
+
+
+def _stored(parts: pa.Array) -> Any:
+    """Add up, for each row, the lengths of the parts that are no holes."""
+    flat = pc.list_flatten(parts)
+    rows = pc.list_parent_indices(parts).to_numpy(zero_copy_only=False)
+    lengths = integers(flat.field("length"))
+    is_data = flat.field("archive").is_valid().to_numpy(zero_copy_only=False)
+    return np.bincount(rows, lengths * is_data, len(parts)).astype(np.int64)
 
 
 def _sources(group: RowGroup) -> set[bytes]:
@@ -292,21 +343,4 @@ def _time_ns(snapshot: str) -> int:
     return int(snapshot_time(snapshot).timestamp()) * 1_000_000_000
 
 
-def _described(path: bytes, rows: pa.RecordBatch, row: int) -> Entry:
-    def fact(name: str) -> Any:
-        return rows.column(name)[row].as_py()
-
-    kind = fact("type")
-    return Entry(
-        path=path,
-        kind=kind,
-        size=fact("size") or 0,
-        mtime_ns=rows.column("mtime")[row].value or 0,
-        ctime_ns=rows.column("ctime")[row].value or 0,
-        mode=fact("mode") or 0,
-        uid=fact("uid") or 0,
-        gid=fact("gid") or 0,
-        nlink=1 if kind == "dir" else fact("nlink") or 1,
-        rdev=fact("rdev") or 0,
-        link_target=fact("link_target") or b"",
-    )
+_NOTHING = _Contents(pa.nulls(1, XATTRS), pa.nulls(1, PARTS), np.zeros(1, np.int64))
