@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
+import pyarrow as pa
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
@@ -23,6 +24,7 @@ from tasks.catalog.filesystem import Filesystem, OpenFile
 from tasks.catalog.retrieval import Retrieval
 from tasks.catalog.runs import Place
 from tasks.media.cartridge import Cartridge
+from tasks.media.processes import give_memory_back
 from tasks.model.errors import CartridgeWanted, MountFailed, UsageError
 from tasks.model.profile import Profile
 
@@ -58,6 +60,8 @@ def mount(
         fuse = _library()
         _require_empty(path)
         runlog.begin(place)
+        give_memory_back()
+        pa.set_memory_pool(pa.system_memory_pool())
 
         def ready() -> None:
             line = f"{name} is mounted at {path}; Ctrl-C ends it."

@@ -18,6 +18,8 @@ from tasks.model.errors import FormatDamaged
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # mallopt(3)
+_LARGE_BLOCK = 1 << 20
 # Bytes of address space: the libraries alone take more than a gigabyte of it.
 _MOST, _LEAST = 8 << 30, 4 << 30
 
@@ -75,6 +77,16 @@ def _begin() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+
+
+def give_memory_back() -> None:
+    """Have large blocks go back to the system when they are freed: for a process that stays.
+
+    The C library would otherwise keep as much as each of many threads has ever used at a time.
+    """
+    with contextlib.suppress(AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,8 @@ def add_numbered(store: Store, snapshot: str, numbers: Numbers, changed: Numbers
 
 def regroup(manifest: str, rows: int) -> None:
     """Write a manifest again in small row groups, as if it had millions of entries."""
-    table = pq.read_table(manifest, use_threads=False)
+    facts = {k: v for k, v in pq.read_metadata(manifest).metadata.items() if b"cartridge" in k}
+    table = pq.read_table(manifest, use_threads=False).replace_schema_metadata(facts)
     pq.write_table(table, manifest, row_group_size=rows)
 
 
