@@ -23,6 +23,7 @@ from tasks.catalog import runlog
 from tasks.catalog.filesystem import Filesystem, OpenFile
 from tasks.catalog.retrieval import Retrieval
 from tasks.catalog.runs import Place
+from tasks.media import durable
 from tasks.media.cartridge import Cartridge
 from tasks.media.processes import give_memory_back
 from tasks.model.errors import CartridgeWanted, MountFailed, UsageError
@@ -59,7 +60,9 @@ def mount(
         path = os.path.abspath(folder)
         fuse = _library()
         _require_empty(path)
-        runlog.begin(place)
+        with contextlib.suppress(OSError):  # nothing else is written to the workspace
+            runlog.begin(place)
+            durable.remove(runlog.path(place, _LOG))
         give_memory_back()
         pa.set_memory_pool(pa.system_memory_pool())
 

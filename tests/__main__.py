@@ -15,6 +15,7 @@ TOOLS = {
     "exfatprogs": "mkfs.exfat",
     "e2fsprogs": "mkfs.ext4",
     "xfsprogs": "mkfs.xfs",
+    "rsync": "rsync",
     "strace": "strace",
     "systemd": "systemd-analyze",
     "cron": "crontab",

@@ -181,7 +181,11 @@ class SnapshotTree:
         entry = self._entry(path)
         if entry.kind != "hardlink":
             return entry
-        first = self._entry(path.partition(b"/")[0] + b"/" + entry.link_target)
+        try:
+            first = self._entry(path.partition(b"/")[0] + b"/" + entry.link_target)
+        except FileNotFoundError:
+            reason = "the first name of a hard link is not in it"
+            raise FormatDamaged(file=self._manifest, reason=reason) from None
         if first.kind == "hardlink":
             raise FormatDamaged(file=self._manifest, reason="a hard link in it names another")
         return first

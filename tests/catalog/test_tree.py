@@ -179,10 +179,9 @@ def test_links_that_go_in_circles_and_lost_first_names_are_errors(tmp_path: Path
     store.create()
     rows = [row("a", "hardlink", link_target=b"b"), row("b", "hardlink", link_target=b"a")]
     tree = tree_of(store, [*rows, row("c", "hardlink", link_target=b"gone")], 10)
-    with pytest.raises(FormatDamaged):
-        tree.entry(b"s/a")
-    with pytest.raises(FileNotFoundError):
-        tree.entry(b"s/c")
+    for path in (b"s/a", b"s/c"):
+        with pytest.raises(FormatDamaged):
+            tree.entry(path)
 
 
 def test_a_manifest_that_is_gone_or_replaced_is_not_read_from_memory_for_long(
