@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from tasks.catalog.retrieval import Part, Retrieval
 from tasks.catalog.store import Store
-from tasks.catalog.tree import Entry, SnapshotTree, new_cache
+from tasks.catalog.tree import Entry, SnapshotTree, new_cache, time_ns
 from tasks.model.errors import FormatDamaged
-from tasks.model.units import snapshot_time
 
 LATEST = b"latest"
 _SNAPSHOT = re.compile(rb"[0-9]{8}T[0-9]{6}Z")
@@ -77,18 +76,18 @@ class Filesystem:
         snapshot, _, below = path.partition(b"/")
         if path == LATEST:
             target = self.target(path)
-            time = _time_ns(target)
+            time = time_ns(target.decode())
             return _status(_ROOT_INODE + 1, stat.S_IFLNK | 0o777, time, size=len(target))
         if not path:
             known = self._snapshots()
-            return _status(_ROOT_INODE, _FOLDER, _time_ns(known[-1]) if known else 0)
+            return _status(_ROOT_INODE, _FOLDER, time_ns(known[-1].decode()) if known else 0)
         tree = self._tree(snapshot)
         if not below:
-            return _status(_inode(snapshot), _FOLDER, _time_ns(snapshot))
+            return _status(_inode(snapshot), _FOLDER, time_ns(snapshot.decode()))
         entry = tree.entry(below)
         blocks = -(-entry.size // 512)
         if entry.kind == "file" and entry.size >= _SPARSE:
-            blocks = -(-tree.stored(entry.path) // 512)
+            blocks = -(-tree.stored(below) // 512)
         return _described(entry, _inode(snapshot + b"/" + entry.path), blocks)
 
     def names(self, path: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -215,10 +214,6 @@ def _inode(path: bytes) -> int:
     between two files with several names each.
     """
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest(), "little") | 1 << 8
-
-
-def _time_ns(snapshot: bytes) -> int:
-    return int(snapshot_time(snapshot.decode()).timestamp()) * 1_000_000_000
 
 
 def _missing(path: bytes) -> FileNotFoundError:

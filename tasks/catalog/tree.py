@@ -178,59 +178,62 @@ class SnapshotTree:
 
     def entry(self, path: bytes) -> Entry:
         """Return what is known of an entry, of a file by its first name."""
-        entry = self._entry(path)
-        if entry.kind != "hardlink":
-            return entry
-        try:
-            first = self._entry(path.partition(b"/")[0] + b"/" + entry.link_target)
-        except FileNotFoundError:
-            reason = "the first name of a hard link is not in it"
-            raise FormatDamaged(file=self._manifest, reason=reason) from None
-        if first.kind == "hardlink":
-            raise FormatDamaged(file=self._manifest, reason="a hard link in it names another")
-        return first
+        return self._resolved(path)[0]
 
     def attributes(self, path: bytes) -> Attributes:
         """Return the extended attributes of an entry."""
-        path = self.entry(path).path
-        if b"/" not in path:
-            root = self._footer().roots.get(path)
+        entry, spot = self._resolved(path)
+        if b"/" not in entry.path:
+            root = self._footer().roots.get(entry.path)
             pairs = root.xattrs.items() if root else ()
             return [(attribute_name(name), bytes.fromhex(value)) for name, value in pairs]
-        contents, row = self._contents(path)
+        contents, row = self._contents(spot)
         if contents.xattrs.null_count == len(contents.xattrs):
             return []
         return named_attributes(contents.xattrs[row].as_py()) or []
 
     def parts(self, path: bytes) -> list[Part]:
         """Return what the content of a file is made of, in order."""
-        contents, row = self._contents(self.entry(path).path)
+        contents, row = self._contents(self._resolved(path)[1])
         return parts_from(contents.parts[row].as_py() or [], self._manifest)
 
-    def stored(self, first: bytes) -> int:
-        """Return how many bytes of a file are no holes; `first` is its first name."""
-        contents, row = self._contents(first)
+    def stored(self, path: bytes) -> int:
+        """Return how many bytes of a file are no holes."""
+        contents, row = self._contents(self._resolved(path)[1])
         return int(contents.stored[row])
 
-    def _contents(self, path: bytes) -> tuple[_Contents, int]:
+    def _resolved(self, path: bytes) -> tuple[Entry, _Spot | None]:
+        """Find an entry, by its first name, and its row, which not every folder has."""
+        entry, spot = self._found(path)
+        if entry.kind != "hardlink":
+            return entry, spot
+        try:
+            first, spot = self._found(path.partition(b"/")[0] + b"/" + entry.link_target)
+        except FileNotFoundError:
+            reason = "the first name of a hard link is not in it"
+            raise FormatDamaged(file=self._manifest, reason=reason) from None
+        if first.kind == "hardlink":
+            raise FormatDamaged(file=self._manifest, reason="a hard link in it names another")
+        return first, spot
+
+    def _found(self, path: bytes) -> tuple[Entry, _Spot | None]:
+        if b"/" not in path:
+            return self._root(path), None
         spot = self._spot(path)
+        if spot is not None:
+            return spot.page.entry(path, spot.row), spot
+        folder, _, name = path.rpartition(b"/")
+        if name in self._listing(folder).implied:
+            return self._folder(path, None), None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
+
+    def _contents(self, spot: _Spot | None) -> tuple[_Contents, int]:
         if spot is None:
             return _NOTHING, 0
         contents: _Contents = self._kept(
             "contents", spot.folder, spot.number, make=lambda: self._read_contents(spot)
         )
         return contents, spot.row
-
-    def _entry(self, path: bytes) -> Entry:
-        if b"/" not in path:
-            return self._root(path)
-        spot = self._spot(path)
-        if spot is not None:
-            return spot.page.entry(path, spot.row)
-        folder, _, name = path.rpartition(b"/")
-        if name in self._listing(folder).implied:
-            return self._folder(path, None)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
 
     def _root(self, source: bytes) -> Entry:
         if source not in self.sources():
@@ -239,13 +242,13 @@ class SnapshotTree:
 
     def _folder(self, path: bytes, root: SourceRoot | None) -> Entry:
         """Describe a folder that has no row."""
-        time_ns = root.mtime_ns if root else _time_ns(self._snapshot)
+        moment = root.mtime_ns if root else time_ns(self._snapshot)
         return Entry(
             path=path,
             kind="dir",
             size=0,
-            mtime_ns=time_ns,
-            ctime_ns=time_ns,
+            mtime_ns=moment,
+            ctime_ns=moment,
             mode=root.mode if root else 0o755,
             uid=root.uid if root else os.getuid(),
             gid=root.gid if root else os.getgid(),
@@ -343,7 +346,8 @@ def _is_name(name: bytes) -> bool:
     return not odd and b"/" not in name and b"\0" not in name
 
 
-def _time_ns(snapshot: str) -> int:
+def time_ns(snapshot: str) -> int:
+    """Return when a snapshot began, in nanoseconds since 1970."""
     return int(snapshot_time(snapshot).timestamp()) * 1_000_000_000
 
 

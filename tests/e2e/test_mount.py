@@ -368,6 +368,17 @@ def test_a_user_mounts_too(as_nobody: Program, commons: Path) -> None:
     assert not is_mounted(folder)
 
 
+def test_a_mount_that_the_system_refuses_is_told(barred: Program, commons: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make a folder of somebody else")
+    folder = commons / "of root"
+    folder.mkdir(mode=0o755)
+    error = barred.json("mount", "home", folder, code=1)
+    assert error["error"] == "MountFailed"
+    assert str(folder) in error["message"]
+    assert not is_mounted(folder)
+
+
 def test_a_mount_that_lies_where_cartridges_are_looked_for_does_not_hang(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:
