@@ -1,4 +1,4 @@
-"""Processes within bounds: work shared among children that never outlive their parent, memory."""
+"""Processes within bounds: children that share work and die with their parent; memory."""
 
 from __future__ import annotations
 
