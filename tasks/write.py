@@ -84,10 +84,9 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
         with cartridge.writing():
             cartridge.tidy([run.snapshot])
             guards.reconcile(cartridge, run)
-            before = len(run.placed())
             gauge = _gauge(run, cartridge, meter)
             last = _Filling(run, cartridge, gauge).fill()
-            if last or len(run.placed()) > before:
+            if last or row.serial in run.placed().values():  # placed now, or before a kill
                 last = _seal(run, cartridge, complete=last)
     except CartridgeFailed:
         run.store.alter_cartridge(row.uuid, state=placement.SUSPECT)

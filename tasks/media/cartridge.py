@@ -247,31 +247,46 @@ class Cartridge:
         return sum(line.bytes for line in dead)
 
     def seal(self, files: Mapping[str, str | bytes], stale: set[str]) -> None:
-        """Put the catalog's files here (name -> path or content), then the list of all sums.
+        """Put the catalog's files here (name -> path or content), and the list of all sums.
 
-        `stale` are names that go once the new ones are safe.
+        `stale` are names that go. All is written before any of it gets its name: where there is no
+        room for it, the cartridge is as it was.
         """
         with self._medium():
-            for name, content in files.items():
-                durable.make_folders(os.path.dirname(self.file(name)))
-                if isinstance(content, bytes):
-                    durable.write_whole(self.file(name), content)
-                else:
-                    with durable.replacing(self.file(name)) as draft:
-                        _copy(content, draft)
+            drafts = self._drafts(files, stale)
+            for name, draft in drafts.items():
+                durable.publish(draft, self.file(name))
             for name in stale:
                 durable.remove(self.file(name))
         self._used = -1
-        self.write_sums()
+
+    def _drafts(self, files: Mapping[str, str | bytes], stale: set[str]) -> dict[str, str]:
+        """Write files and the list of sums as drafts; return name -> draft, the list last."""
+        drafts = {name: self.file(name) + durable.DRAFT for name in [*files, SUMS]}
+        try:
+            for name, content in files.items():
+                durable.make_folders(os.path.dirname(drafts[name]))
+                _put(content, drafts[name])
+            sums = self._sums_of({*files, *stale})
+            sums |= {name: file_digest(drafts[name]) for name in files}
+            _put(sums_text(sums), drafts[SUMS])
+        except BaseException:
+            for draft in drafts.values():
+                durable.remove(draft)
+            raise
+        return drafts
 
     def write_sums(self) -> None:
         """Write SHA256SUMS: archives as the journal has them, all else read again."""
-        sums = {line.archive: line.sha256 for line in self.journal()}
         with self._medium():
-            for name, _size in self.files():
-                if name not in sums and name != SUMS:
-                    sums[name] = file_digest(self.file(name))
-            durable.write_whole(self.file(SUMS), sums_text(sums))
+            durable.write_whole(self.file(SUMS), sums_text(self._sums_of(set())))
+
+    def _sums_of(self, but: set[str]) -> dict[str, str]:
+        """Return the sums of what is here, but for some names."""
+        sums = {line.archive: line.sha256 for line in self.journal()}
+        passed = {*sums, SUMS, *but}
+        names = [n for n, _ in self.files() if n not in passed and not _is_draft(n)]
+        return sums | {name: file_digest(self.file(name)) for name in names}
 
 
 def _raise(error: OSError) -> None:
@@ -346,6 +361,16 @@ def write_label(
     except OSError as error:
         raise VolumeUnusable(path=path, reason=error.strerror) from error
     return label
+
+
+def _put(content: str | bytes, target: str) -> None:
+    """Write a file, or copy the one of that path, and flush it."""
+    if isinstance(content, bytes):
+        with open(target, "wb") as file:
+            file.write(content)
+    else:
+        _copy(content, target)
+    durable.sync_file(target)
 
 
 def _copy(source: str, target: str) -> int:
