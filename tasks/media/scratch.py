@@ -1,0 +1,71 @@
+"""A passing place: a folder that is gone afterwards, even where its process was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Seconds: one that has just been made may not be locked yet.
+_FRESH = 10
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[str]:
+    """Give an empty folder of our own where the system keeps temporary files (TMPDIR).
+
+    It is locked as long as the block or a child of it lives; those of processes that were killed
+    are not, and go when the next is made. Raises OSError.
+    """
+    above = tempfile.gettempdir()
+    _sweep(above, prefix)
+    folder = tempfile.mkdtemp(prefix=prefix, dir=above)
+    fd = os.open(folder, _FOLDER)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        _remove(folder, fd)
+
+
+def _sweep(above: str, prefix: str) -> None:
+    """Remove what others of the same user have left; what cannot be removed is no matter."""
+    with os.scandir(above) as listing:
+        found = [entry.path for entry in listing if entry.name.startswith(prefix)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            fd = os.open(path, _FOLDER)
+            facts = os.fstat(fd)
+            if facts.st_uid == os.geteuid() and facts.st_mtime < time.time() - _FRESH:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path, fd)
+            else:
+                os.close(fd)
+
+
+def _remove(folder: str, fd: int) -> None:
+    try:
+        _empty(fd)
+        os.rmdir(folder)
+    finally:
+        os.close(fd)
+
+
+def _empty(folder: int) -> None:
+    """Remove all in a folder, were it closed to its owner or its path too long for the system."""
+    for name in os.listdir(folder):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            continue
+        os.chmod(name, 0o700, dir_fd=folder)
+        below = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            _empty(below)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=folder)
