@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.rowgroups import rows_at
 from tasks.catalog.store import Store
 from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
 from tasks.media.patterns import Selection
@@ -69,6 +70,41 @@ def select(store: Store, snapshot: str, patterns: Sequence[str]) -> Selected:
         raise NothingSelected(snapshot=snapshot, patterns=", ".join(patterns))
     if patterns:
         rows = _with_content_of_links(path, rows)
+    return _located(store, snapshot, rows)
+
+
+def pick(store: Store, snapshot: str, names: Collection[bytes]) -> Selected:
+    """Choose files of a snapshot by their exact `<source>/<path>`.
+
+    All their other names come with them, and the folders on the way.
+    """
+    path = store.manifest_path(snapshot)
+    wanted = {*names, *_links_to(path, names)}
+    wanted |= {folder for name in wanted for folder in _folders_above(name)}
+    shown = {name.partition(b"/")[2].rstrip(b"/").decode("utf-8", "replace") for name in wanted}
+    exact = pa.array(wanted, pa.binary())
+    found = rows_at(path, pa.array(sorted(shown), pa.string()), SCHEMA.names)
+    chosen = [rows.filter(pc.is_in(keys(rows), exact)) for rows in found]
+    return _located(store, snapshot, pa.Table.from_batches(chosen, schema=SCHEMA))
+
+
+def _links_to(path: str, names: Collection[bytes]) -> Iterator[bytes]:
+    firsts = pa.array(names, pa.binary())
+    for batch in batches(path, ["source", "path", "raw_path", "type", "link_target"]):
+        links = batch.filter(pc.equal(words(batch.column("type")), "hardlink"))
+        sources = words(links.column("source")).cast(pa.binary())
+        targets = pc.binary_join_element_wise(sources, links.column("link_target"), b"/")
+        yield from keys(links.filter(pc.is_in(targets, firsts))).to_pylist()
+
+
+def _folders_above(name: bytes) -> Iterator[bytes]:
+    """Yield the keys of the folders that a file lies in."""
+    while b"/" in name:
+        name = name.rpartition(b"/")[0]
+        yield name + b"/"
+
+
+def _located(store: Store, snapshot: str, rows: pa.Table) -> Selected:
     needs, archives = _needs(rows)
     where = {row.archive: row.cartridge for row in store.archives()}
     return Selected(snapshot, rows, needs, archives, [where.get(a, 0) for a in archives])
