@@ -19,6 +19,7 @@ COMMANDS = (
     "cartridges",
     "status",
     "verify",
+    "drill",
     "prune",
     "batch",
     "schedule",

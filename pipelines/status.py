@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.waiting import waiting
 from pipelines.workspace import find_workspace, open_place
+from tasks.catalog.drills import Proof, in_use, proofs
 from tasks.catalog.opening import unfinished
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable, locks
@@ -66,7 +67,20 @@ def _facts(place: Place) -> dict[str, Any]:
         "waiting": notice.message if notice and locks.is_held(place.lock) else None,
         "cartridges": len(store.cartridges()),
         "bytes_stored": sum(row.bytes for row in store.archives()),
+        "proven": _proven(place, datetime.now(UTC)),
     }
+
+
+def _proven(place: Place, now: datetime) -> list[dict[str, Any]]:
+    """Tell of every cartridge that is in use how many days ago a drill has restored from it."""
+    known = proofs(place)
+    found = []
+    for row in in_use(place.store):
+        proof = known.get(row.uuid, Proof())
+        age = max((now - parse_moment(proof.proven)).days, 0) if proof.proven else None
+        facts = {"serial": row.serial, "label": row.label, **proof._asdict(), "days": age}
+        found.append(facts)
+    return found
 
 
 def _stage(run: Run) -> str:
@@ -98,6 +112,7 @@ def _lines(name: str, facts: dict[str, Any]) -> list[str]:
     ]
     if facts["looked"]:
         told.append(f"Last found unchanged at {facts['looked']}.")
+    told += [f"{one['label']}: last proven restore {_age(one)}." for one in facts["proven"]]
     if facts["running"]:
         told.append(facts["waiting"] or "A run is at work on it.")
     rest = facts["unfinished"]
@@ -115,3 +130,12 @@ def _lines(name: str, facts: dict[str, Any]) -> list[str]:
     elif not facts["running"]:
         told.append(f"'cartridge backup {name}' begins a new snapshot.")
     return told
+
+
+def _age(one: dict[str, Any]) -> str:
+    """Say when a cartridge was last proven, and whether a drill has found damage since."""
+    days, failed = one["days"], one["failed"]
+    words = {None: "never", 0: "today", 1: "yesterday"}.get(days, f"{days} days ago")
+    if failed and failed >= (one["proven"] or ""):
+        return f"{words}; a drill found damage on {failed[:10]}"
+    return words

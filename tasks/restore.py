@@ -268,6 +268,19 @@ def _open_archive(path: str) -> io.FileIO:
     return io.FileIO(fd)
 
 
+def is_right(path: str, need: Any) -> bool:
+    """Whether an archive still has a stretch of content as it was written."""
+    digest = hashlib.sha256()
+    try:
+        with _open_archive(path) as file:
+            place = int(need["frame"]), int(need["skip"]), int(need["length"])
+            for piece in ContentReader(file, path).read(*place):
+                digest.update(piece)
+    except (OSError, FormatDamaged):
+        return False
+    return digest.digest() == _sha256(need)
+
+
 def facts_of(rows: pa.Table) -> Iterator[Facts]:
     """Yield the metadata of rows."""
     names = ("mode", "uid", "gid")

@@ -56,7 +56,7 @@ class Destination:
 
     def make_folder(self, path: bytes) -> None:
         """Make a folder that we may write into; what is in its way and is no folder goes."""
-        parent, name = self._at(path)
+        parent, name = self.at(path)
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
@@ -82,7 +82,7 @@ class Destination:
 
     def draft(self, path: bytes) -> Draft:
         """Begin a file beside its final place."""
-        parent, name = self._at(path)
+        parent, name = self.at(path)
         self._drafts += 1
         number = b"%d-%d" % (self._process, self._drafts)
         draft_name = b".cartridge-%s-%s.tmp" % (self._token, number)
@@ -91,19 +91,19 @@ class Destination:
 
     def open_shared(self, path: bytes, number: int) -> int:
         """Open a file that several processes put together, to be written at any place."""
-        parent, _ = self._at(path)
+        parent, _ = self.at(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self._shared_name(number), flags, 0o600, dir_fd=parent)
 
     def shared_draft(self, path: bytes, number: int) -> Draft:
         """Return such a file as a draft, when it is complete."""
         fd = self.open_shared(path, number)
-        parent, name = self._at(path)
+        parent, name = self.at(path)
         return Draft(self, parent, self._shared_name(number), name, fd)
 
     def drop_shared(self, path: bytes, number: int) -> None:
         """Remove such a file where it cannot be completed."""
-        parent, _ = self._at(path)
+        parent, _ = self.at(path)
         self.unlink_at(parent, self._shared_name(number))
 
     def _shared_name(self, number: int) -> bytes:
@@ -142,7 +142,7 @@ class Destination:
     def make_hardlink(self, path: bytes, first: bytes) -> bool:
         """Give a file of this destination another name; False where there is no such file."""
         try:
-            first_parent, first_name = self._at(first)
+            first_parent, first_name = self.at(first)
         except FileNotFoundError:
             return False
         first_parent = os.dup(first_parent)
@@ -234,7 +234,7 @@ class Destination:
 
     def _clear(self, path: bytes) -> tuple[int, bytes]:
         """Make way for an entry: what has its name goes, but for a folder that is not empty."""
-        parent, name = self._at(path)
+        parent, name = self.at(path)
         self.unlink_at(parent, name)
         return parent, name
 
@@ -248,7 +248,7 @@ class Destination:
         except IsADirectoryError:
             os.rmdir(name, dir_fd=parent)
 
-    def _at(self, path: bytes) -> tuple[int, bytes]:
+    def at(self, path: bytes) -> tuple[int, bytes]:
         """Return the open parent folder and the name of an entry; the last parent is kept open."""
         folder, _, name = path.rpartition(b"/")
         _check(name)
@@ -298,7 +298,7 @@ class Destination:
 
     def remove(self, path: bytes) -> None:
         """Remove an entry and all below it."""
-        parent, name = self._at(path)
+        parent, name = self.at(path)
         facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
             shutil.rmtree(name, dir_fd=parent)

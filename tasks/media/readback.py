@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -152,6 +153,15 @@ def _digest(path: str, seen: Callable[[int], None]) -> tuple[str, int]:
     finally:
         os.close(fd)
     return digest.hexdigest(), size
+
+
+def drop_cached(path: str) -> None:
+    """Forget what memory has of a file on a cartridge, so that the medium is read next.
+
+    One that cannot be opened is left to whoever reads it.
+    """
+    with contextlib.suppress(OSError, FormatDamaged), open_untrusted(path) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def copy_out(source: str, target: str) -> str:

@@ -259,3 +259,27 @@ class Outcome:
     archives: int
     cartridges: list[int]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrilledCartridge:
+    """What a drill restored from one cartridge, and the `<source>/<path>` that came back wrong.
+
+    `uuid` tells it from another that gets its serial later.
+    """
+
+    serial: int
+    uuid: str
+    label: str
+    files: int
+    bytes: int
+    damaged: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drill:
+    """One drill in the history of a profile; `time` is when it ended."""
+
+    time: str
+    seed: int
+    cartridges: list[DrilledCartridge]
