@@ -25,6 +25,7 @@ _BLOCK = 4096
 # Sizes are alike within a factor of 16.
 _BITS = 4
 _SIZES = 16
+_LOW = (1 << 20) - 1
 # One file in so many has no content to be read.
 _HOLLOW = 10
 
@@ -113,21 +114,18 @@ def _batch_candidates(batch: pa.RecordBatch, holdings: _Holdings) -> Any:
     whole = pc.equal(words(batch.column("type")), "file").to_numpy(zero_copy_only=False) & ~absent
     hollow = np.flatnonzero(whole & (np.bincount(rows[data], minlength=count) == 0))
     mine = data & (ages >= 0) & whole[rows]
-    columns = [rows[mine], serials[mine], ages[mine]]
-    pairs = np.unique(np.stack(columns), axis=1) if mine.any() else np.empty((3, 0), np.int64)
-    row, serial, age = np.concatenate([pairs, _without_cartridge(hollow)], axis=1)
+    # One number for row, serial and age, none of which comes near 2**20.
+    pairs = np.unique((rows[mine] << 40) | (serials[mine] << 20) | (ages[mine] + 1))
+    pairs = np.concatenate([pairs, hollow << 40])
+    row, serial, age = pairs >> 40, pairs >> 20 & _LOW, pairs & _LOW
     sizes = integers(batch.column("size")).astype(np.int64)[row]
     shape = 2 * (np.bincount(rows, minlength=count)[row] > 1)
     shape += integers(batch.column("nlink"))[row] > 1
     found = np.empty(len(row), _CANDIDATE)
     found["row"], found["serial"] = row, serial
-    found["kind"] = ((age + 1) * _SIZES + _magnitude(sizes)) * 4 + shape
+    found["kind"] = (age * _SIZES + _magnitude(sizes)) * 4 + shape
     found["cost"] = -(-sizes // _BLOCK) * _BLOCK + _BLOCK
     return found
-
-
-def _without_cartridge(rows: Any) -> Any:
-    return np.stack([rows, np.zeros(len(rows), np.int64), np.full(len(rows), -1)])
 
 
 def _magnitude(sizes: Any) -> Any:
