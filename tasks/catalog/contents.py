@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from tasks.formats.manifest import PARTS, SHA256, batches
 from tasks.media import durable, locks
 
-# A content and where it lies: `parts` only for a sparse file, whose data is not in one piece.
+# A content and where it lies: `parts` only for a sparse file, whose data is not in one piece;
+# `mark` tells the metadata of its member, where that is a whole file without attributes.
 CONTENTS = pa.schema(
     [
         ("sha256", SHA256),
@@ -23,10 +24,24 @@ CONTENTS = pa.schema(
         ("skip", pa.int64()),
         ("length", pa.int64()),
         ("parts", PARTS),
+        ("mark", pa.int64()),
     ]
 )
 _CLAIM = np.dtype([("sha256", "V32"), ("archive", "<u8")])
 _MERGE = 1 << 15
+# Odd, and without a pattern that metadata could have.
+_FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
+
+
+def marks(mtime: Any, mode: Any, uid: Any, gid: Any) -> Any:
+    """Mix the metadata of files into one number each: equal ones for equal metadata.
+
+    Those of others may be equal too, with a chance of 1 in 2**64; `mtime` in nanoseconds.
+    """
+    mixed = np.zeros(len(mtime), np.uint64)
+    for values, factor in zip((mtime, mode, uid, gid), _FACTORS, strict=True):
+        mixed += np.asarray(values).astype(np.int64).view(np.uint64) * np.uint64(factor)
+    return mixed.view(np.int64)
 
 
 def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:

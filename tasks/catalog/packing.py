@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.catalog.contents import CONTENTS
+from tasks.catalog.contents import CONTENTS, marks
 from tasks.formats.archive import FRAME
 from tasks.formats.manifest import MOMENT, PARTS, SHA256, TableWriter, digests, moments
 from tasks.media import durable
@@ -103,6 +103,15 @@ class ContentRecords:
     places: list[tuple[int, int]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     stretches: dict[int, list[Stretch]] = field(default_factory=dict)
+    files: dict[int, os.stat_result] = field(default_factory=dict)
+
+    def add_file(
+        self, digest: bytes, member: bytes, place: tuple[int, int], facts: os.stat_result
+    ) -> int:
+        """Add the content of a file whose metadata the member has whole; return its number."""
+        number = self.add(digest, member, place, facts.st_size)
+        self.files[number] = facts
+        return number
 
     def add(self, digest: bytes, member: bytes, place: tuple[int, int], length: int) -> int:
         """Add a content that lies in one piece; return its number."""
@@ -130,11 +139,25 @@ class ContentRecords:
             "skip": pa.array(places[:, 1]),
             "length": pa.array(self.lengths, pa.int64()),
             "parts": pa.nulls(count, PARTS),
+            "mark": self._marks(),
         }
         if self.stretches:
             parts = [self._parts(number, archive, frames) for number in range(count)]
             columns["parts"] = pa.array(parts, PARTS)
         _save(path, CONTENTS, columns)
+
+    def _marks(self) -> pa.Array:
+        facts = list(self.files.values())
+        found = np.zeros(len(self.digests), np.int64)
+        known = np.zeros(len(self.digests), bool)
+        known[list(self.files)] = True
+        found[known] = marks(
+            _clamped([s.st_mtime_ns for s in facts]),
+            [s.st_mode & 0o7777 for s in facts],
+            [s.st_uid for s in facts],
+            [s.st_gid for s in facts],
+        )
+        return pa.array(found, mask=~known)
 
     def _parts(self, number: int, archive: str, frames: list[int]) -> list[dict[str, Any]] | None:
         if number not in self.stretches:

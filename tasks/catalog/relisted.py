@@ -12,13 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.catalog.contents import CONTENTS
+from tasks.catalog.contents import CONTENTS, marks
 from tasks.catalog.store import Store
-from tasks.formats.manifest import ROWS, TableWriter, keys, open_table
+from tasks.formats.manifest import ROWS, TableWriter, integers, keys, open_table
 from tasks.media import durable
 from tasks.model.errors import FormatDamaged
 
-_COLUMNS = ["source", "path", "raw_path", "type", "sha256", "parts"]
+_COLUMNS = [
+    *("source", "path", "raw_path", "type", "sha256", "parts"),
+    *("mtime", "mode", "uid", "gid", "xattrs"),
+]
 _ARCHIVE = "parts.list.element.archive"
 _CHUNK = ".cartridge-parts/"
 
@@ -156,9 +159,18 @@ def _in_one_piece(batch: pa.RecordBatch, flat: pa.Array, rows: Any, index: Any) 
     columns: Mapping[str, Any] = {
         "member": pc.coalesce(parts.field("member").cast(pa.binary()), own),
         "parts": pa.nulls(len(parts), CONTENTS.field("parts").type),
+        "mark": _marks(batch, rows[index], parts),
     }
     named = [columns[f.name] if f.name in columns else parts.field(f.name) for f in CONTENTS]
     return pa.table(named, schema=CONTENTS)
+
+
+def _marks(batch: pa.RecordBatch, rows: Any, parts: pa.Array) -> pa.Array:
+    """Mark the metadata of members that have all of it: those of files stored as they are."""
+    facts = [integers(batch.column(name))[rows] for name in ("mtime", "mode", "uid", "gid")]
+    plain = pc.is_null(batch.column("xattrs")).to_numpy(zero_copy_only=False)[rows]
+    own = pc.is_null(parts.field("member")).to_numpy(zero_copy_only=False)
+    return pa.array(marks(*facts), mask=~(plain & own))
 
 
 def _sparse(batch: pa.RecordBatch, rows: Any) -> pa.Table:
