@@ -133,7 +133,8 @@ def recipe_of(store: Store, snapshot: str) -> str:
     """Return the path of a snapshot's recipe, which is made where there is none yet."""
     path = store.recipe_path(snapshot)
     if not os.path.exists(path):
-        write_recipe(path, store.manifest_path(snapshot), store.archives(), store.cartridges())
+        manifest, tables = store.manifest_path(snapshot), (store.archives(), store.cartridges())
+        write_recipe(path, manifest, *tables, store.contents_path)
     return path
 
 
@@ -220,7 +221,8 @@ def write_recipe_of(run: Run) -> str:
     """Write the recipe of a run whose manifest is complete; return its path."""
     path = run.path("recipe.tar.lz4")
     archives = merged(run.store.archives(), archive_rows(run))
-    write_recipe(path, run.path("manifest.parquet"), archives, run.store.cartridges())
+    store, manifest = run.store, run.path("manifest.parquet")
+    write_recipe(path, manifest, archives, store.cartridges(), store.contents_path)
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.recipemoves import Metadata, Moves
 from tasks.catalog.recipeparts import Large, Parts, Redo
 from tasks.formats import recipe, tar
 from tasks.formats.manifest import (
@@ -29,7 +30,7 @@ from tasks.media import durable
 from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SourceRoot
 
 RECIPES = "catalog/recipes"
-_UNUSED = ("ctime", "inode", "dev", "nlink")
+_UNUSED = ("ctime", "inode", "dev")
 _COLUMNS = [field.name for field in SCHEMA if field.name not in _UNUSED]
 
 
@@ -39,18 +40,23 @@ def recipe_name(snapshot: str) -> str:
 
 
 def write_recipe(
-    path: str, manifest: str, archives: Collection[ArchiveRow], cartridges: Sequence[CartridgeRow]
+    path: str,
+    manifest: str,
+    archives: Collection[ArchiveRow],
+    cartridges: Sequence[CartridgeRow],
+    contents_path: Callable[[str], str],
 ) -> None:
     """Write the recipe of a manifest, durably.
 
-    `archives` and `cartridges` are the tables that the catalog has with it.
+    `archives` and `cartridges` are the tables that the catalog has with it, `contents_path` names
+    the list of contents of a snapshot.
     """
     info: SnapshotInfo = read_info(manifest, SnapshotInfo)
     folder = path + ".building"
     shutil.rmtree(folder, ignore_errors=True)
     durable.make_folders(folder)
     try:
-        draft = _Draft(folder, info)
+        draft = _Draft(folder, info, Metadata(contents_path))
         for rows in batches(manifest, _COLUMNS):
             draft.add(rows)
         draft.close()
@@ -100,8 +106,9 @@ def _plan(
 class _Draft:
     """The files of a recipe on their way; lists grow on disk, not in memory."""
 
-    def __init__(self, folder: str, info: SnapshotInfo) -> None:
+    def __init__(self, folder: str, info: SnapshotInfo, metadata: Metadata) -> None:
         self._folder = folder
+        self._metadata = metadata
         self._stack = ExitStack()
         self._tars = {
             kind: self._stack.enter_context(recipe.TarFile(os.path.join(folder, f"{kind}.tar")))
@@ -110,6 +117,7 @@ class _Draft:
         self.archives: list[str] = []
         self._codes: dict[str, int] = {}
         self._redo: dict[int, Redo] = {}
+        self._moves: dict[int, Moves] = {}
         self._ends: dict[int, tuple[int, int]] = {}
         self._unordered: set[int] = set()
         self.large = Large(self._tars["large"])
@@ -125,11 +133,19 @@ class _Draft:
         kinds = np.asarray(words(rows.column("type")).to_pylist(), dtype=object)
         is_file = kinds == "file"
         self._add_bulk(rows, parts, is_file & parts.as_they_are)
-        for i, member in _members(rows, is_file & parts.single):
-            self._redo_of(parts.archive(i)).add(member, parts.member(i), parts.place(i))
+        self._add_single(rows, parts, is_file & parts.single)
         for i, member in _members(rows, is_file & parts.scattered):
             self.large.add(member, rows.column("sha256")[i].as_py(), parts.pieces(i))
         self._add_plain(rows, kinds, is_file & (parts.data == 0))
+
+    def _add_single(self, rows: pa.RecordBatch, parts: Parts, chosen: Any) -> None:
+        """Add files whose content one member has: as moved with their folders, else one by one."""
+        alike = self._metadata.alike(rows, parts, self.archives)
+        for i, member in _members(rows, chosen):
+            archive, old, place = parts.archive(i), parts.member(i), parts.place(i)
+            moves = self._moves.setdefault(archive, Moves())
+            if not (alike[i] and moves.add(old, member.name, place)):
+                self._redo_of(archive).add(member, old, place)
 
     def _number(self, archive: str) -> int:
         """Return the number of an archive; the first that is met has 1."""
@@ -200,6 +216,10 @@ class _Draft:
             self._take(writer, f"names-{number}", f"names/{number}")
             if number in self._unordered:
                 writer.add(f"names/{number}.unordered", b"")
+            for count, one in enumerate(self._moves.get(number, Moves()).passes, 1):
+                writer.add(f"moved/{number}.{count}", one.pairs)
+                writer.add(f"moved/{number}.{count}.members", one.members)
+                writer.add(f"moved/{number}.{count}.rules", one.rules)
             if number in self._redo:
                 writer.add(f"redo/{number}", recipe.names(self._redo[number].paths))
                 self._take(writer, f"redo-{number}.tar", f"redo/{number}.tar")

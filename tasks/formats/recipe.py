@@ -15,7 +15,7 @@ import lz4.frame
 from tasks.formats import tar
 from tasks.formats.archive import FRAME
 
-VERSION = 1
+VERSION = 2
 # Lists of paths become a sixth smaller than with the fastest level, at 100 MB/s.
 _LEVEL = 4
 _COPY = 1 << 20

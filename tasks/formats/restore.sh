@@ -124,7 +124,10 @@ prepare() { # destination; unpacks the recipe and narrows it down to what is wan
         fail 1 "cannot write to $dest"
     lz4 -dc <"$recipe" | tar -x -C "$state" -f - || fail 1 "cannot unpack the recipe to $state"
     read -r word version <"$state/plan"
-    [ "$word $version" = "recipe 1" ] || fail 2 "the recipe is of a newer version: use the program"
+    case "$word $version" in
+    "recipe 1" | "recipe 2") ;;
+    *) fail 2 "the recipe is of a newer version: use the program" ;;
+    esac
     cp "$here/restore.sh" "$state/restore.sh" || fail 1 "cannot write to $state"
     (cd "$state" && narrow && sort_plan) || fail 1 "cannot write to $state"
     if [ -n "$only" ] && (cd "$state" && is_empty); then
@@ -143,6 +146,11 @@ narrow() { # leaves in all lists only what --only names
         *.tar | *.unordered) continue ;;
         esac
         [ ! -f "$list" ] || narrow_list "$list" || return 1
+    done
+    for list in moved/*.[0-9]; do
+        [ -f "$list" ] || continue
+        matching_pairs <"$list" >work/list && mv work/list "$list" || return 1
+        old_names <"$list" >"$list.members" || return 1
     done
     for list in large/*.name; do
         [ -f "$list" ] || continue
@@ -173,6 +181,24 @@ matching() { # reads a list, writes what matches
 }
 
 # shellcheck disable=SC2016
+matching_pairs() { # reads new and old names in turn, writes those whose new name matches
+    xargs -0 -x -n 16 sh -c 'while [ $# -gt 0 ]; do
+        case $1 in $0 | $0/*) printf "%s\000%s\000" "$1" "$2" ;; esac
+        shift 2
+    done' "$only"
+}
+
+# shellcheck disable=SC2016
+new_names() { # reads new and old names in turn
+    xargs -0 -x -n 16 sh -c 'while [ $# -gt 0 ]; do printf "%s\000" "$1"; shift 2; done' sh
+}
+
+# shellcheck disable=SC2016
+old_names() { # reads new and old names in turn
+    xargs -0 -x -n 16 sh -c 'while [ $# -gt 0 ]; do printf "%s\000" "$2"; shift 2; done' sh
+}
+
+# shellcheck disable=SC2016
 wanted_links() { # writes the names of wanted hard links, and those of the files they belong to
     xargs -0 -x -n 16 sh -c 'while [ $# -gt 0 ]; do
         case $1 in $0 | $0/*) printf "%s\000" "$1" ;; esac
@@ -189,14 +215,19 @@ sort_plan() { # writes need/<serial>, the archives that are needed, and known/<u
         case $word in
         cartridge) printf '%s\n' "$one $three${four:+ $four}${five:+ $five}" >"known/$two" ;;
         archive)
-            if [ -s "names/$one" ] || [ -s "redo/$one" ] || [ -s "parts/$one" ]; then
-                printf '%s\n' "$one $three $four $five" >>"need/$two"
-            fi
+            ! is_needed "$one" || printf '%s\n' "$one $three $four $five" >>"need/$two"
             ;;
         large) [ ! -f "large/$one.name" ] || echo "$one $two $three" >>large/list ;;
         esac
     done <plan
     [ ! -f need/0 ] || mv need/0 gone/0.missing # nobody knows where these lie
+}
+
+is_needed() { # number of an archive
+    for list in "names/$1" "redo/$1" "parts/$1" "moved/$1".[0-9]; do
+        [ ! -s "$list" ] || return 0
+    done
+    return 1
 }
 
 is_empty() { # whether --only has left nothing
@@ -311,6 +342,7 @@ restore_archive() { # archive, its number, its sum
     fi
     troubled=
     as_it_is "$1" "$2" || troubled=yes
+    in_moved_folders "$1" "$2" || troubled=yes
     under_other_names "$1" "$2" || troubled=yes
     in_parts "$1" "$2" || troubled=yes
     if [ "$troubled" ]; then
@@ -335,6 +367,14 @@ note_progress() { # what is noted must be on the disk
 as_it_is() { # archive, number
     [ -s "names/$2" ] || return 0
     unpack_files "names/$2" lz4 -dc "$1"
+}
+
+in_moved_folders() { # archive, number: tar changes the names of folders by the rules
+    for list in "moved/$2".[0-9]; do
+        [ -s "$list.members" ] || continue # without a name tar would take all
+        lz4 -dc "$1" | unpack --same-order --null -T "$state/$list.members" \
+            --transform "$(cat "$list.rules")" || return 1
+    done
 }
 
 under_other_names() { # archive, number: cat makes a tar of other headers and the contents
@@ -545,6 +585,9 @@ report() { # lists what is not there; ends with the exit code
 tell_lost() { # word, number of an archive
     for list in "names/$2" "redo/$2"; do
         [ ! -f "$list" ] || shown <"$list" | sed "s/^/$1: /"
+    done
+    for list in "moved/$2".[0-9]; do
+        [ ! -s "$list" ] || new_names <"$list" | shown | sed "s/^/$1: /"
     done
     [ ! -f "parts/$2" ] || cut -d ' ' -f 1 "parts/$2" | sort -un | while read -r large; do
         printf '%s: %s\n' "$1" "$(shown <"large/$large.name")"
