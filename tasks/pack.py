@@ -223,12 +223,8 @@ class Packer:
                 if facts.st_nlink > 1:
                     self._linkable.add(entry.name)
                 if data:
-                    plain = not entry.xattrs and size == facts.st_size
-                    content = (
-                        draft.contents.add_file(digest, entry.name, place, facts)
-                        if plain
-                        else draft.contents.add(digest, entry.name, place, size)
-                    )
+                    plain = None if entry.xattrs else facts
+                    content = draft.contents.add(digest, entry.name, place, size, plain)
             draft.rows.add(entry.row, facts, digest, entry.old, content)
 
     def _add_header(self, entry: Entry) -> None:

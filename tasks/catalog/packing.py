@@ -105,21 +105,26 @@ class ContentRecords:
     stretches: dict[int, list[Stretch]] = field(default_factory=dict)
     files: dict[int, os.stat_result] = field(default_factory=dict)
 
-    def add_file(
-        self, digest: bytes, member: bytes, place: tuple[int, int], facts: os.stat_result
+    def add(
+        self,
+        digest: bytes,
+        member: bytes,
+        place: tuple[int, int],
+        length: int,
+        facts: os.stat_result | None = None,
     ) -> int:
-        """Add the content of a file whose metadata the member has whole; return its number."""
-        number = self.add(digest, member, place, facts.st_size)
-        self.files[number] = facts
-        return number
+        """Add a content that lies in one piece; return its number.
 
-    def add(self, digest: bytes, member: bytes, place: tuple[int, int], length: int) -> int:
-        """Add a content that lies in one piece; return its number."""
+        `facts` are the metadata of a member that has no more than these: no attributes.
+        """
+        number = len(self.digests)
         self.digests.append(digest)
         self.members.append(member)
         self.places.append(place)
         self.lengths.append(length)
-        return len(self.digests) - 1
+        if facts is not None:
+            self.files[number] = facts
+        return number
 
     def add_sparse(self, digest: bytes, member: bytes, stretches: list[Stretch]) -> int:
         """Add a content of data and holes; return its number."""
