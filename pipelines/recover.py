@@ -17,7 +17,7 @@ from pipelines.report import Voice, complain
 from pipelines.workspace import find_workspace, load_profile, profile_path
 from tasks.catalog.runs import Place
 from tasks.media.processes import bounded_memory
-from tasks.model.errors import DamageFound
+from tasks.model.errors import CartridgeError, DamageFound
 from tasks.model.profile import Profile
 from tasks.recover import Recovered
 from tasks.recover import recover as recover_workspace
@@ -45,17 +45,25 @@ def recover(
             )
         facts.update(facts_of(found))
         lines = list(_lines(found, profile_path(folder, found.profile)))
-        conclude(voice, facts, lines, found.damaged)
+        conclude(voice, facts, lines, damage_in(facts))
 
     finish(voice, action, lambda error: facts)
 
 
-def conclude(voice: Voice, facts: dict[str, Any], lines: Iterable[str], damaged: list[str]) -> None:
-    """Say what was done, and raise DamageFound where damage was met on the way."""
-    if not damaged or not voice.json:
+def conclude(
+    voice: Voice, facts: dict[str, Any], lines: Iterable[str], trouble: CartridgeError | None
+) -> None:
+    """Say what was done, and raise the trouble that was met on the way."""
+    if trouble is None or not voice.json:
         voice.result(facts, lines)
-    if damaged:
-        raise DamageFound(damage=", ".join(damaged))
+    if trouble is not None:
+        raise trouble
+
+
+def damage_in(recovered: dict[str, Any]) -> DamageFound | None:
+    """Return the damage that a recover has met, from what machines are told of it."""
+    damaged = recovered.get("damaged")
+    return DamageFound(damage=", ".join(damaged)) if damaged else None
 
 
 @contextlib.contextmanager
@@ -100,6 +108,8 @@ def facts_of(found: Recovered) -> dict[str, Any]:
 def _lines(found: Recovered, profile: str) -> Iterator[str]:
     yield f"Recovered '{found.profile}' with {len(found.snapshots)} snapshots; wrote {profile}."
     yield from told(found)
+    if found.nowhere:
+        yield f"{found.nowhere} archives are on no cartridge that is known: they are stored again."
     for source, path in found.paths.items():
         yield f"Fill in the folder of the source '{source}' in place of {path}."
     for section in found.left_out:
@@ -125,5 +135,3 @@ def told(found: Recovered) -> Iterator[str]:
         yield f"Snapshot {snapshot} is missing: {reason}."
     for label in found.missing_cartridges:
         yield f"Cartridge {label} was not given: what lies on it is known, and needs it to restore."
-    if found.nowhere:
-        yield f"{found.nowhere} archives are on no cartridge that is known: they are stored again."

@@ -8,22 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.recover import conclude, facts_of, passing_place, told
+from pipelines.loading import Loader
+from pipelines.recover import conclude, damage_in, facts_of, passing_place, told
 from pipelines.report import Voice, complain, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
-from tasks.catalog.members import label_of
+from tasks.catalog.cover import cover, shares
 from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
 from tasks.catalog.store import Store
-from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
 from tasks.media.patterns import Selection
-from tasks.media.shelf import belongs, look
 from tasks.model.errors import (
+    CartridgeError,
     CartridgeWanted,
     DamageFound,
     DestinationUnusable,
@@ -32,8 +31,10 @@ from tasks.model.errors import (
 )
 from tasks.model.profile import Profile
 from tasks.model.units import format_size, parse_moment, snapshot_time
-from tasks.model.words import CartridgeRow
 from tasks.restore import Restored
+
+# What a place may not have at all: those are listed by name.
+NOT_MADE = ("links", "fifos", "devices")
 
 
 @app.command(epilog="Example: cartridge restore home /tmp/back 'docs/2026/' '*.jpg'")
@@ -80,17 +81,18 @@ def restore(
             store = place.store
             chosen = choose_snapshot(store, place.profile_name, snapshot, at)
             selected = select(store, chosen, patterns)
-            hands = Hands(profile, place, ask=is_terminal() and not json)
+            ask = is_terminal() and not json
+            loader = Loader(profile, place, ask=ask)
             if plan:
-                _say_plan(voice, selected, hands)
+                _say_plan(voice, selected, loader)
                 return
             if delete:
-                facts["removed"] = _delete_foreign(selected, dest, patterns, voice, hands, yes)
-            result = _restore(selected, store, dest, hands, workers or os.cpu_count() or 1)
+                facts["removed"] = _delete_foreign(selected, dest, patterns, voice, ask, yes)
+            result = _restore(selected, store, dest, loader, workers or os.cpu_count() or 1)
             facts.update(_facts(selected.snapshot, result, time.monotonic() - began))
-            _complain(result, hands)
             lines = _lines(selected.snapshot, dest, result, facts["seconds"])
-            conclude(voice, facts, lines, facts.get("recovered", {}).get("damaged", []))
+            trouble = _trouble(result, dest, loader)
+            conclude(voice, facts, lines, trouble or damage_in(facts.get("recovered", {})))
 
     finish(voice, action, lambda error: facts)
 
@@ -108,6 +110,8 @@ def _catalog(
         facts["recovered"] = facts_of(recovered)
         for line in told(recovered):
             complain(line)
+        if recovered.nowhere:
+            complain(f"{recovered.nowhere} archives are on no cartridge that is known.")
         yield place, profile
 
 
@@ -135,62 +139,11 @@ def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | 
     return earlier[-1]
 
 
-class Hands:
-    """Getting cartridges: from the shelf, or by asking for them where somebody is there."""
-
-    def __init__(self, profile: Profile, place: Place, *, ask: bool) -> None:
-        self._profile, self._name, self._workspace = profile, place.profile_name, place.workspace
-        self._rows = {row.serial: row for row in place.store.cartridges()}
-        self.ask = ask
-        self.wanted: list[str] = []
-
-    def label(self, serial: int) -> str:
-        """Return the name on the sticker."""
-        row = self._rows.get(serial)
-        return row.label if row else f"{self._profile.cartridges.set} {serial or '?'}"
-
-    def present(self, serial: int) -> Cartridge | None:
-        """Return a cartridge if it is there."""
-        row = self._rows.get(serial)
-        if row is None:
-            return None
-        places = [r.location for r in self._rows.values()]
-        shelf = look(self._profile.cartridges.search, places, self._workspace)
-        for cartridge in shelf.cartridges:
-            if self._is(cartridge, row):
-                return cartridge
-        # Where its label is damaged its place tells; every byte is checked in any case.
-        place = os.path.realpath(row.location)
-        if place in shelf.unreadable:
-            return Cartridge(place, label_of(row, self._name))
-        return None
-
-    def _is(self, cartridge: Cartridge, row: CartridgeRow) -> bool:
-        ours = belongs(cartridge.label, self._profile.cartridges.set, self._name)
-        return ours and cartridge.label.uuid == row.uuid
-
-    def fetch(self, serial: int) -> Cartridge | None:
-        """Return a cartridge, asking for it as long as somebody answers."""
-        cartridge = self.present(serial)
-        while cartridge is None and self.ask:
-            say(f"Needed: cartridge {self.label(serial)}.")
-            try:
-                answer = input("Insert it and press Enter, or type s to go on without it: ")
-            except EOFError:
-                break
-            if answer.strip().lower() in ("s", "skip", "q"):
-                break
-            cartridge = self.present(serial)
-        if cartridge is None:
-            self.wanted.append(self.label(serial))
-        return cartridge
-
-
-def _restore(selected: Selected, store: Store, dest: str, hands: Hands, workers: int) -> Restored:
+def _restore(selected: Selected, store: Store, dest: str, loader: Loader, workers: int) -> Restored:
     from tasks.restore import restore as restore_rows
 
     roots = store.info(selected.snapshot).roots
-    return restore_rows(selected, roots, dest, hands.fetch, workers)
+    return restore_rows(selected, roots, dest, loader, workers)
 
 
 def _facts(snapshot: str, result: Restored, seconds: float) -> dict[str, Any]:
@@ -198,68 +151,82 @@ def _facts(snapshot: str, result: Restored, seconds: float) -> dict[str, Any]:
         "snapshot": snapshot,
         "files": result.files,
         "bytes": result.bytes,
+        "present": result.present,
+        "present_bytes": result.present_bytes,
         "cartridges": result.cartridges,
         "damaged": result.damaged,
         "missing": result.missing,
-        "not_kept": dict(result.not_kept),
+        "failed": [{"path": path, "reason": why} for path, why in result.failed.items()],
+        "not_kept": {kind: len(paths) for kind, paths in sorted(result.not_kept.items())},
+        "not_kept_paths": dict(sorted(result.not_kept.items())),
+        "renamed": [{"path": path, "as": name} for path, name in result.renamed.items()],
         "seconds": round(seconds, 3),
     }
 
 
-def _complain(result: Restored, hands: Hands) -> None:
-    """Raise what went wrong; all that could be restored is there."""
+def _trouble(result: Restored, dest: str, loader: Loader) -> CartridgeError | None:
+    """Return the worst that went wrong; all that could be restored is there."""
     if result.damaged:
         shown = ", ".join(result.damaged[:10])
         more = len(result.damaged) - 10
         rest = f" and {more} more" if more > 0 else ""
-        raise DamageFound(damage=f"{len(result.damaged)} not restored: {shown}{rest}")
+        return DamageFound(damage=f"{len(result.damaged)} not restored: {shown}{rest}")
+    if result.failed:
+        path, why = next(iter(result.failed.items()))
+        reason = f"{len(result.failed)} entries cannot be written there, first {path} ({why})"
+        return DestinationUnusable(path=dest, reason=f"{reason}; all others were restored")
     if result.missing:
-        raise CartridgeWanted(
-            label=", ".join(hands.wanted),
-            reason=f"{len(result.missing)} entries lie there, all others were restored",
-        )
+        label = loader.labels(loader.lacking) if loader.lacking else "that no catalog knows of"
+        reason = f"{len(result.missing)} entries lie there, all others were restored"
+        return CartridgeWanted(label=label, reason=reason)
+    return None
 
 
-def _lines(snapshot: str, dest: str, result: Restored, seconds: float) -> list[str]:
-    told = [
+def _lines(snapshot: str, dest: str, result: Restored, seconds: float) -> Iterator[str]:
+    """Say what was done, and list file by file what was not."""
+    there = f"{result.present} files, {format_size(result.present_bytes)}, were there already; "
+    yield (
         f"Restored {result.files} files, {format_size(result.bytes)}, of snapshot {snapshot} to "
-        f"{dest} in {seconds:.1f} s; every checksum is right."
-    ]
-    for what, count in sorted(result.not_kept.items()):
-        told.append(f"This place could not keep {what} ({count} times).")
-    return told
+        f"{dest} in {seconds:.1f} s; {there if result.present else ''}every checksum is right."
+    )
+    if result.not_kept:
+        counts = [f"{kind} of {len(paths)}" for kind, paths in sorted(result.not_kept.items())]
+        yield f"Not kept, as this place or this user cannot: {', '.join(counts)} (see --json)."
+    for kind in NOT_MADE:
+        yield from (f"not made ({kind}): {path}" for path in result.not_kept.get(kind, ()))
+    yield from (f"renamed: {path} -> {name}" for path, name in result.renamed.items())
+    yield from (f"failed: {path} ({why})" for path, why in result.failed.items())
+    yield from (f"missing: {path}" for path in result.missing)
+    yield from (f"damaged: {path}" for path in result.damaged)
 
 
-def _say_plan(voice: Voice, selected: Selected, hands: Hands) -> None:
-    needs = selected.needs
-    found = []
-    for serial, archives in sorted(selected.by_cartridge().items()):
-        mine = needs[np.isin(needs["archive"], archives)]
-        found.append(
-            {
-                "serial": serial,
-                "bytes": int(mine["length"].sum()),
-                "files": len(set(mine["row"].tolist())),
-                "present": hands.present(serial) is not None,
-            }
-        )
+def _say_plan(voice: Voice, selected: Selected, loader: Loader) -> None:
+    """Say which cartridges are needed, in the order in which they are read."""
+    present = loader.present()
+    found: list[dict[str, Any]] = []
+    for serial, archives in shares(selected.holders, cover(selected.holders, present)).items():
+        gives = selected.portion(archives)
+        who = {"serial": serial, "label": loader.label(serial), "present": serial in present}
+        found.append({**who, "bytes": gives.bytes, "files": gives.files})
+    nowhere = selected.portion([n for n, serials in enumerate(selected.holders) if not serials])
     rows = [
         (
-            hands.label(f["serial"]),
+            f["label"],
             f["files"],
             format_size(f["bytes"]),
             "present" if f["present"] else "not here",
         )
         for f in found
     ]
-    voice.result(
-        {"snapshot": selected.snapshot, "cartridges": found},
-        table(("cartridge", "files", "size", ""), rows) or ["No cartridge is needed."],
-    )
+    lines = table(("cartridge", "files", "size", ""), rows) or ["No cartridge is needed."]
+    if nowhere.files:
+        lines.append(f"{nowhere.files} files lie on no cartridge that the catalog knows.")
+    facts = {"snapshot": selected.snapshot, "cartridges": found, "nowhere": nowhere.files}
+    voice.result(facts, lines)
 
 
 def _delete_foreign(
-    selected: Selected, dest: str, patterns: list[str], voice: Voice, hands: Hands, yes: bool
+    selected: Selected, dest: str, patterns: list[str], voice: Voice, ask: bool, yes: bool
 ) -> list[str]:
     """Remove what lies in DEST and not in the snapshot, after a look at the list; return it."""
     root = os.path.realpath(dest)
@@ -281,7 +248,7 @@ def _delete_foreign(
         say(f"not in the snapshot: {name}")
     if foreign and not yes:
         question = f"Remove these {len(foreign)} from {dest}? Type yes: "
-        if not hands.ask or input(question).strip().lower() != "yes":
+        if not ask or input(question).strip().lower() != "yes":
             raise UsageError(reason="Nothing was removed or restored; add --yes to --delete.")
     for path in foreign:
         place.remove(path)

@@ -3,60 +3,81 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import io
-import itertools
+import functools
 import os
-import stat
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.catalog.selection import Selected, table_keys, words_of
-from tasks.formats.archive import ContentReader
-from tasks.formats.manifest import attribute_name, integers, named_attributes
+from tasks.catalog.cover import cover
+from tasks.catalog.groundwork import Groundwork
+from tasks.catalog.metadata import facts_of, root_facts
+from tasks.catalog.present import find_present
+from tasks.catalog.selection import Portion, Selected, table_keys, words_of
+from tasks.catalog.unpacking import Unpacker, reason_for_one
 from tasks.media.cartridge import Cartridge
-from tasks.media.destination import Destination, Draft, Facts, UnsafePathError
+from tasks.media.destination import Destination, UnsafePathError
+from tasks.media.metadata import Facts
 from tasks.media.processes import in_processes
-from tasks.model.errors import DestinationUnusable, FormatDamaged
+from tasks.model.errors import DestinationUnusable
 from tasks.model.words import SourceRoot
 
 
 @dataclass(slots=True)
 class Restored:
-    """What a restore did: counts, bytes, and what could not be brought back."""
+    """What a restore did: counts, bytes, and what could not be brought back.
+
+    `present` counts the files that were there already, byte for byte. `failed` has reasons;
+    `not_kept` has paths by what the place could not keep; `renamed` has the names that it made
+    necessary.
+    """
 
     files: int = 0
     bytes: int = 0
+    present: int = 0
+    present_bytes: int = 0
     cartridges: list[int] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    not_kept: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, str] = field(default_factory=dict)
+    not_kept: dict[str, list[str]] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
-# Gives a cartridge that is present, or None where it is not to be had.
-Fetch = Callable[[int], Cartridge | None]
+class Loader(Protocol):
+    """Gives cartridges, by serial; `lacking` are those that are not to be had."""
+
+    lacking: set[int]
+
+    def present(self) -> set[int]:
+        """Return the serials of all cartridges that are there."""
+
+    def load(
+        self, wanted: Sequence[int], portion: Callable[[int], Portion]
+    ) -> tuple[int, Cartridge] | None:
+        """Return one of those wanted; None where some of them were added to `lacking`."""
 
 
 def restore(
-    selected: Selected, roots: list[SourceRoot], folder: str, fetch: Fetch, workers: int
+    selected: Selected, roots: list[SourceRoot], folder: str, loader: Loader, workers: int
 ) -> Restored:
     """Restore the selected rows below `folder`, cartridge by cartridge.
 
-    Files that lie on a cartridge which `fetch` does not give are listed as missing, files whose
-    bytes are not what was stored as damaged; neither appears. Raises DestinationUnusable.
+    Files that are there already, byte for byte, are left as they are. Files that lie on a cartridge
+    which `loader` does not give are listed as missing, files whose bytes are not what was stored as
+    damaged; neither appears. Raises DestinationUnusable, where there is no room before anything is
+    written.
     """
     try:
         os.makedirs(folder, exist_ok=True)
         place = Destination(os.fsencode(os.path.abspath(folder)))
-        return _Restoring(selected, roots, place, workers).run(fetch)
+        with place.alone():
+            return _Restoring(selected, roots, place, workers).run(loader, folder)
+    except BlockingIOError as error:
+        raise DestinationUnusable(path=folder, reason="another restore writes there") from error
     except UnsafePathError as error:
         name = f"the catalog has the unsafe name {error}"
         raise DestinationUnusable(path=folder, reason=name) from error
@@ -77,137 +98,168 @@ class _Restoring:
         self._rows = selected.rows
         self._keys = table_keys(selected.rows)
         self._kinds = np.array(words_of(selected.rows, "type"), dtype=object)
+        self._sources = sorted(set(words_of(selected.rows, "source")) or self._roots)
+        self._ground = Groundwork(place, self._keys, self._kinds, self._sources)
         self._result = Restored()
         self._bad: set[int] = set()
         self._absent: set[int] = set()
+        self._failed: dict[int, str] = {}
+        self._unmade: set[int] = set()
+        self._present: set[int] = set()
+        self._spoiled: dict[int, set[int]] = {}
+        self._again: dict[int, set[int]] = {}
         self._sizes = selected.rows.column("size").to_numpy()
 
-    def run(self, fetch: Fetch) -> Restored:
+    def run(self, loader: Loader, folder: str) -> Restored:
         try:
-            return self._run(fetch)
+            return self._run(loader, folder)
         except BaseException:
-            self._sweep()
+            self._ground.sweep()
             raise
 
-    def _sweep(self) -> None:
-        """Leave no drafts where a restore was stopped."""
+    def _run(self, loader: Loader, folder: str) -> Restored:
+        ground = self._ground
+        ground.make()
+        self._paths = ground.paths
+        self._find_present()
+        lack = ground.lack_of_room(self._selected, self._present, self._freed)
+        if lack is not None:
+            ground.undo()
+            raise DestinationUnusable(path=folder, reason=lack)
         self._place.forget_parent()
-        for row in np.flatnonzero(self._kinds == "dir"):
-            with contextlib.suppress(OSError):
-                self._place.sweep(self._keys[row])
-        for source in set(words_of(self._rows, "source")):
-            with contextlib.suppress(OSError):
-                self._place.sweep(source.encode())
-
-    def _run(self, fetch: Fetch) -> Restored:
-        self._make_folders()
-        self._place.forget_parent()
-        for serial, archives in sorted(self._selected.by_cartridge().items()):
-            self._from_cartridge(serial, archives, fetch)
+        self._read_all(loader)
         self._finish_files()
         self._make_others()
         self._settle_folders()
         os.sync()
+        return self._told()
+
+    def _told(self) -> Restored:
         result = self._result
-        result.not_kept += self._place.not_kept
-        result.damaged = self._shown(self._bad)
-        result.missing = self._shown(self._absent - self._bad)
+        failed = self._failed.keys()
+        result.damaged = self._shown(self._bad - failed)
+        result.missing = self._shown(self._absent - self._bad - failed)
+        result.failed = dict(zip(self._shown(failed), _by_row(self._failed), strict=True))
+        result.renamed = self._ground.renamed()
         return result
 
-    def _shown(self, rows: set[int]) -> list[str]:
+    def _shown(self, rows: Iterable[int]) -> list[str]:
         return [self._keys[row].decode("utf-8", "replace") for row in sorted(rows)]
 
-    def _make_folders(self) -> None:
-        for source in sorted(set(words_of(self._rows, "source")) or self._roots):
-            self._place.make_folder(source.encode())
-        for row in np.flatnonzero(self._kinds == "dir"):
-            self._place.make_folder(self._keys[row])
+    def _note(self, row: int) -> None:
+        """Remember what the place could not keep of an entry."""
+        if self._place.not_kept:
+            self._note_all({kind: [row] for kind in self._place.take_not_kept()})
 
-    def _from_cartridge(self, serial: int, archives: list[int], fetch: Fetch) -> None:
-        """Restore all contents that one cartridge has."""
+    def _note_all(self, not_kept: Mapping[str, list[int]]) -> None:
+        for kind, rows in not_kept.items():
+            self._result.not_kept.setdefault(kind, []).extend(self._shown(rows))
+
+    def _find_present(self) -> None:
+        """Leave alone what is there already."""
+        found = find_present(
+            self._place, self._rows, self._paths, self._ground.there, self._workers
+        )
+        self._present, self._freed = found.rows, found.freed
+        self._note_all(found.not_kept)
+        self._result.present = len(found.rows)
+        self._result.present_bytes = int(self._sizes[sorted(found.rows)].sum())
+        if found.rows:
+            self._selected = self._selected.without(found.rows)
+
+    def _read_all(self, loader: Loader) -> None:
+        """Restore contents, from as few cartridges as possible, in whatever order they come."""
         needs = self._selected.needs
-        cartridge = fetch(serial)
-        if cartridge is None:
-            self._absent.update(needs["row"][np.isin(needs["archive"], archives)].tolist())
-            return
-        self._result.cartridges.append(serial)
-        jobs = [partial(self._from_archive, cartridge.path, number) for number in archives]
-        for done in in_processes(jobs, self._workers):
+        left = set(np.unique(needs["archive"]).tolist())
+        while left:
+            holders = {n: self._holders(n, loader.lacking) for n in sorted(left)}
+            chosen = cover(holders.values(), loader.present())
+            if not chosen:
+                break
+
+            def portion(serial: int, holders: Mapping[int, set[int]] = holders) -> Portion:
+                return self._selected.portion([n for n in holders if serial in holders[n]])
+
+            loaded = loader.load(chosen, portion)
+            if loaded is not None:
+                serial, cartridge = loaded
+                mine = [n for n in holders if serial in holders[n]]
+                left = left.difference(mine) | self._read(serial, cartridge, mine, loader)
+        for number in left:
+            rows = needs["row"][slice(*np.searchsorted(needs["archive"], [number, number + 1]))]
+            self._absent |= self._again.get(number) or set(rows.tolist())
+
+    def _holders(self, archive: int, lacking: set[int]) -> set[int]:
+        spoiled = self._spoiled.get(archive, set())
+        return set(self._selected.holders[archive]) - lacking - spoiled
+
+    def _read(
+        self, serial: int, cartridge: Cartridge, archives: list[int], loader: Loader
+    ) -> set[int]:
+        """Restore what one cartridge has; return the archives that are to be read again.
+
+        That is where the cartridge was taken away, or where another one has a copy.
+        """
+        if serial not in self._result.cartridges:
+            self._result.cartridges.append(serial)
+        unpacker = Unpacker(self._place, self._selected, self._paths)
+        jobs = [
+            functools.partial(unpacker.unpack, cartridge.path, number, self._again.get(number))
+            for number in archives
+        ]
+        spoiled: dict[int, set[int]] = {}
+        for number, done in zip(archives, in_processes(jobs, self._workers), strict=True):
             self._result.files += done.files
             self._result.bytes += done.bytes
-            self._result.not_kept += done.not_kept
-            self._bad.update(done.damaged)
-
-    def _from_archive(self, cartridge: str, number: int) -> _Done:
-        """Restore what one archive has; runs in a process of its own."""
-        needs = self._selected.needs
-        self._place.forget_parent()
-        low, high = np.searchsorted(needs["archive"], [number, number + 1])
-        mine = needs[low:high]
-        done = _Done()
-        name = self._selected.archives[number]
-        facts = facts_of(self._rows.take(pa.array(mine["row"])))
-        try:
-            file = _open_archive(os.path.join(cartridge, name))
-        except OSError:
-            done.damaged.update(mine["row"].tolist())
-            return done
-        with file:
-            reader = ContentReader(file, name)
-            for need, entry in zip(mine, facts, strict=True):
-                self._one_content(need, entry, reader, done)
-        done.not_kept = self._place.not_kept
-        return done
-
-    def _one_content(self, need: Any, entry: Facts, reader: ContentReader, done: _Done) -> None:
-        row, length = int(need["row"]), int(need["length"])
-        whole = length == self._sizes[row]
-        digest = hashlib.sha256()
-        try:
-            pieces = _hashed(reader.read(int(need["frame"]), int(need["skip"]), length), digest)
-            if not whole:
-                self._write_part(row, int(need["offset"]), pieces)
-                if digest.digest() != _sha256(need):
-                    done.damaged.add(row)
-                return
-            draft = self._place.write_file(self._keys[row], pieces)
-        except FormatDamaged:
-            done.damaged.add(row)
-            return
-        if digest.digest() != _sha256(need):
-            draft.discard()
-            done.damaged.add(row)
-            return
-        draft.publish(entry)
-        done.files += 1
-        done.bytes += length
-
-    def _write_part(self, row: int, offset: int, pieces: Iterator[memoryview]) -> None:
-        """Write one stretch of a file that is put together from several archives."""
-        fd = self._place.open_shared(self._keys[row], row)
-        try:
-            for piece in pieces:
-                os.pwrite(fd, piece, offset)
-                offset += len(piece)
-        finally:
-            os.close(fd)
+            self._note_all(done.not_kept)
+            self._failed |= done.failed
+            if done.damaged:
+                spoiled[number] = done.damaged
+        is_gone = bool(spoiled) and serial not in loader.present()
+        again = set()
+        for number, rows in spoiled.items():
+            if not is_gone:
+                self._spoiled.setdefault(number, set()).add(serial)
+            if self._holders(number, loader.lacking):
+                self._again[number] = rows
+                again.add(number)
+            else:
+                self._bad |= rows
+        return again
 
     def _finish_files(self) -> None:
         """Publish the files that were put together, and make the empty ones."""
         needs = self._selected.needs
         whole = needs["row"][needs["length"] == self._sizes[needs["row"]]]
         left = np.setdiff1d(np.flatnonzero(self._kinds == "file"), whole)
+        left = np.setdiff1d(left, list(self._present))
         facts = facts_of(self._rows.take(pa.array(left)))
         for row, entry in zip(left.tolist(), facts, strict=True):
-            if row in self._bad or row in self._absent:
-                self._place.drop_shared(self._keys[row], row)
-                continue
-            size = int(self._sizes[row])
-            draft: Draft = self._place.shared_draft(self._keys[row], row)
+            with self._noting_failure(row):
+                self._finish_file(row, entry)
+
+    def _finish_file(self, row: int, entry: Facts) -> None:
+        path, size = self._paths[row], int(self._sizes[row])
+        if row in self._bad or row in self._absent or row in self._failed:
+            self._place.drop_shared(path, row)
+            return
+        draft = self._place.shared_draft(path, row)
+        try:
             os.ftruncate(draft.fd, size)
-            draft.publish(entry)
-            self._result.files += 1
-            self._result.bytes += size
+        except OSError:
+            draft.discard()
+            raise
+        draft.publish(entry)
+        self._note(row)
+        self._result.files += 1
+        self._result.bytes += size
+
+    @contextlib.contextmanager
+    def _noting_failure(self, row: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failed[row] = reason_for_one(error)
 
     def _make_others(self) -> None:
         """Make links, fifos and devices; hard links last, when what they name is there."""
@@ -215,97 +267,53 @@ class _Restoring:
         rows = self._rows.take(pa.array(others))
         targets, devices = (rows.column(n).to_pylist() for n in ("link_target", "rdev"))
         for i, (row, entry) in enumerate(zip(others.tolist(), facts_of(rows), strict=True)):
-            key, kind = self._keys[row], self._kinds[row]
-            if kind == "symlink":
-                self._place.make_symlink(key, targets[i], entry)
-            else:
-                self._place.make_special(key, kind, devices[i] or 0, entry)
+            path, kind = self._paths[row], self._kinds[row]
+            with self._noting_failure(row):
+                if kind == "symlink":
+                    is_made = self._place.make_symlink(path, targets[i], entry)
+                else:
+                    is_made = self._place.make_special(path, kind, devices[i] or 0, entry)
+                self._note(row)
+                if not is_made:
+                    self._unmade.add(row)
         self._make_hardlinks()
 
     def _make_hardlinks(self) -> None:
         links = np.flatnonzero(self._kinds == "hardlink")
         rows = self._rows.take(pa.array(links))
-        bad = {self._keys[row] for row in self._bad}
-        absent = {self._keys[row] for row in self._absent}
+        fates = [self._bad, self._absent, self._unmade]
+        lost = {self._keys[row]: fate for fate in fates for row in fate}
+        failed = {self._keys[row]: reason for row, reason in self._failed.items()}
         sources, targets = words_of(rows, "source"), rows.column("link_target").to_pylist()
-        for row, source, target in zip(links.tolist(), sources, targets, strict=True):
-            first = source.encode() + b"/" + target
-            if first in bad:
-                self._bad.add(row)
-            elif first in absent:
-                self._absent.add(row)
-            elif not self._place.make_hardlink(self._keys[row], first):
-                self._bad.add(row)
+        for i, (row, entry) in enumerate(zip(links.tolist(), facts_of(rows), strict=True)):
+            first = sources[i].encode() + b"/" + targets[i]
+            if first in failed:
+                self._failed[row] = failed[first]
+            elif first in lost:
+                lost[first].add(row)
+            else:
+                with self._noting_failure(row):
+                    path = self._ground.path(first)
+                    if not self._place.make_hardlink(self._paths[row], path, entry):
+                        self._bad.add(row)
+                    self._note(row)
+        unmade = [row for row in links.tolist() if row in self._unmade]
+        self._note_all({"links": unmade} if unmade else {})
 
     def _settle_folders(self) -> None:
         """Give folders their metadata from the innermost out: writing into them is over."""
         folders = np.flatnonzero(self._kinds == "dir")
         facts = list(facts_of(self._rows.take(pa.array(folders))))
         for row, entry in zip(folders[::-1].tolist(), facts[::-1], strict=True):
-            self._place.settle_folder(self._keys[row], entry)
-        for source in sorted(set(words_of(self._rows, "source")) or self._roots):
+            self._place.settle_folder(self._paths[row], entry)
+            self._note(row)
+        for source in self._sources:
             root = self._roots.get(source)
             if root is not None:
-                self._place.settle_folder(source.encode(), _root_facts(root))
+                self._place.settle_folder(self._ground.path(source.encode()), root_facts(root))
+                for kind in self._place.take_not_kept():
+                    self._result.not_kept.setdefault(kind, []).append(source)
 
 
-@dataclass(slots=True)
-class _Done:
-    """What came of one archive."""
-
-    files: int = 0
-    bytes: int = 0
-    damaged: set[int] = field(default_factory=set)
-    not_kept: Counter[str] = field(default_factory=Counter)
-
-
-def _open_archive(path: str) -> io.FileIO:
-    """Open an archive for reading: nothing but a regular file, by no link."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return io.FileIO(fd)
-
-
-def is_right(path: str, need: Any) -> bool:
-    """Whether an archive still has a stretch of content as it was written."""
-    digest = hashlib.sha256()
-    try:
-        with _open_archive(path) as file:
-            place = int(need["frame"]), int(need["skip"]), int(need["length"])
-            for piece in ContentReader(file, path).read(*place):
-                digest.update(piece)
-    except (OSError, FormatDamaged):
-        return False
-    return digest.digest() == _sha256(need)
-
-
-def facts_of(rows: pa.Table) -> Iterator[Facts]:
-    """Yield the metadata of rows."""
-    names = ("mode", "uid", "gid")
-    mode, uid, gid = (rows.column(name).to_pylist() for name in names)
-    times = [t for chunk in rows.column("mtime").chunks for t in integers(chunk).tolist()]
-    xattrs = rows.column("xattrs")
-    plain = xattrs.null_count == len(xattrs)
-    pairs = itertools.repeat(None) if plain else map(named_attributes, xattrs.to_pylist())
-    for i, attributes in zip(range(rows.num_rows), pairs, strict=False):
-        yield Facts(
-            mode=mode[i], uid=uid[i], gid=gid[i], mtime_ns=times[i], xattrs=attributes or []
-        )
-
-
-def _root_facts(root: SourceRoot) -> Facts:
-    xattrs = [(attribute_name(k), bytes.fromhex(value)) for k, value in root.xattrs.items()]
-    return Facts(mode=root.mode, uid=root.uid, gid=root.gid, mtime_ns=root.mtime_ns, xattrs=xattrs)
-
-
-def _hashed(pieces: Iterator[memoryview], digest: Any) -> Iterator[memoryview]:
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
-
-
-def _sha256(need: Any) -> bytes:
-    """Return the digest; numpy's fixed strings lose their trailing zero bytes."""
-    return bytes(need["sha256"]).ljust(32, b"\0")
+def _by_row(found: Mapping[int, str]) -> list[str]:
+    return [found[row] for row in sorted(found)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,26 +32,36 @@ NEED = np.dtype(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """How many files some archives give, if only in part, and how many bytes."""
+
+    files: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Selected:
     """Rows of a manifest, in its order, and what their contents are made of.
 
-    `needs` is sorted by archive and place; `archives` names them by number; `serials` says on which
-    cartridge each lies, 0 where the catalog does not know.
+    `needs` is sorted by archive and place; `archives` names them by number; `holders` says on which
+    cartridges each lies: none where the catalog does not know, several where there are copies.
     """
 
     snapshot: str
     rows: pa.Table
     needs: Any
     archives: list[str]
-    serials: list[int]
+    holders: list[tuple[int, ...]]
 
-    def by_cartridge(self) -> dict[int, list[int]]:
-        """Return the archive numbers that are needed from each cartridge."""
-        found: dict[int, list[int]] = {}
-        for number, serial in enumerate(self.serials):
-            found.setdefault(serial, []).append(number)
-        return found
+    def portion(self, archives: Collection[int]) -> Portion:
+        """Return what some archives, by number, give of what is needed."""
+        mine = self.needs[np.isin(self.needs["archive"], list(archives))]
+        return Portion(files=len(np.unique(mine["row"])), bytes=int(mine["length"].sum()))
+
+    def without(self, rows: Collection[int]) -> Selected:
+        """Return the same rows, of which some need no content any more."""
+        return replace(self, needs=self.needs[~np.isin(self.needs["row"], list(rows))])
 
 
 def select(store: Store, snapshot: str, patterns: Sequence[str]) -> Selected:
@@ -106,8 +116,16 @@ def _folders_above(name: bytes) -> Iterator[bytes]:
 
 def _located(store: Store, snapshot: str, rows: pa.Table) -> Selected:
     needs, archives = _needs(rows)
-    where = {row.archive: row.cartridge for row in store.archives()}
-    return Selected(snapshot, rows, needs, archives, [where.get(a, 0) for a in archives])
+    return Selected(snapshot, rows, needs, archives, _holders(store, archives))
+
+
+def _holders(store: Store, archives: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the serials of the cartridges on which each archive lies; 0 is none."""
+    found: dict[str, tuple[int, ...]] = {}
+    for row in store.archives():
+        if row.cartridge:
+            found[row.archive] = (*found.get(row.archive, ()), row.cartridge)
+    return [found.get(archive, ()) for archive in archives]
 
 
 def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+from tasks.media.draft import Draft, replace
+from tasks.media.filesystem import Scratch, Traits, scratch
+from tasks.media.metadata import Facts, Settler, hands_down
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NOT_KEPT = (errno.EPERM, errno.ENOTSUP, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG)
-_ACL = "system.posix_acl_"
-_DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+)\.tmp")
+_FIND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+|names)\.tmp")
+# What a file system without links, fifos or devices answers, or a user without rights gets.
+_NOT_MADE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EIO)
+_PIECE = 1 << 20
 
 
 class UnsafePathError(ValueError):
     """A path from a catalog that would lead out of the destination."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The metadata that an entry gets back."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder to restore into: the device it is on, the names that it has already."""
 
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    xattrs: list[tuple[str, bytes]]
+    device: int
+    is_new: bool
+    names: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
@@ -43,18 +48,52 @@ class Destination:
     """
 
     root: bytes
-    not_kept: Counter[str] = field(default_factory=Counter)
+    takes_any_name: bool = True
+    _settler: Settler = field(default_factory=Settler)
     _parent: bytes | None = None
     _parent_fd: int = -1
-    _inherits: bool = False
+    _parent_device: int = 0
     _drafts: int = 0
     # Every restore has draft names of its own: what another one left gets into no file.
     _token: bytes = field(default_factory=lambda: os.urandom(4).hex().encode())
     _process: int = field(default_factory=os.getpid)
-    _may_own: bool = field(default_factory=lambda: os.geteuid() == 0)
-    _own_ids: tuple[int, int] = field(default_factory=lambda: (os.geteuid(), os.getegid()))
 
-    def make_folder(self, path: bytes) -> None:
+    @property
+    def not_kept(self) -> Counter[str]:
+        """What could not be kept, counted by kind, since it was taken last."""
+        return self._settler.not_kept
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other restores out while the block runs: they would sweep our drafts away.
+
+        Raises BlockingIOError where another one is at work.
+        """
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass  # a place without locks
+            yield
+        finally:
+            os.close(fd)
+
+    def take_not_kept(self) -> list[str]:
+        """Return the kinds of what could not be kept, and begin to count anew."""
+        kinds = [kind for kind, count in self.not_kept.items() if count]
+        self.not_kept.clear()
+        return kinds
+
+    def top(self) -> Place:
+        """Return the destination itself."""
+        with os.scandir(self.root) as listing:
+            names = frozenset(entry.name for entry in listing)
+        return Place(os.stat(self.root).st_dev, False, names)
+
+    def make_folder(self, path: bytes) -> Place:
         """Make a folder that we may write into; what is in its way and is no folder goes."""
         parent, name = self.at(path)
         try:
@@ -64,17 +103,65 @@ class Destination:
             if stat.S_ISDIR(facts.st_mode):
                 if facts.st_mode & 0o700 != 0o700:
                     os.chmod(name, facts.st_mode | 0o700, dir_fd=parent)
-                self.sweep(path)
-                return
+                return Place(facts.st_dev, False, self.sweep(path))
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o700, dir_fd=parent)
+        return Place(self._parent_device, True)
 
-    def write_file(self, path: bytes, pieces: Iterator[memoryview] | list[bytes]) -> Draft:
+    def remove_folder(self, path: bytes) -> None:
+        """Remove a folder if it is empty."""
+        parent, name = self.at(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
+
+    def try_out(self, path: bytes) -> Traits:
+        """Find out what the file system of a folder keeps, and heed it from now on."""
+        with self.scratch(path) as folder:
+            traits = folder.traits()
+        self.takes_any_name &= traits.names
+        self._settler.exact &= traits.metadata
+        return traits
+
+    @contextlib.contextmanager
+    def scratch(self, path: bytes) -> Iterator[Scratch]:
+        """Give an empty folder inside of another, to try names out."""
+        fd = self._open_folder(path)
+        try:
+            with scratch(fd, b".cartridge-%s-names.tmp" % self._token) as folder:
+                yield folder
+        finally:
+            os.close(fd)
+
+    def room(self, path: bytes) -> tuple[int, int, int]:
+        """Return what a folder's file system has free: bytes, bytes of a block, and entries.
+
+        0 entries where it has no bound.
+        """
+        fd = self._open_folder(path)
+        try:
+            facts = os.statvfs(fd)
+        finally:
+            os.close(fd)
+        return facts.f_bavail * facts.f_frsize, facts.f_frsize, facts.f_files and facts.f_favail
+
+    def open_file(self, path: bytes) -> int | None:
+        """Open a file that is there, to see whether it is the right one; None where it is none."""
+        parent, name = self.at(path)
+        try:
+            fd = os.open(name, _FIND, dir_fd=parent)
+        except OSError:
+            return None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
+
+    def write_file(self, path: bytes, pieces: Iterable[bytes | memoryview]) -> Draft:
         """Write a file's content under a draft name; it is published, or discarded, next."""
         draft = self.draft(path)
         try:
             for piece in pieces:
-                _write_all(draft.fd, piece)
+                draft.write(piece)
         except BaseException:
             draft.discard()
             raise
@@ -83,11 +170,14 @@ class Destination:
     def draft(self, path: bytes) -> Draft:
         """Begin a file beside its final place."""
         parent, name = self.at(path)
+        draft_name = self._draft_name()
+        fd = os.open(draft_name, _CREATE, 0o600, dir_fd=parent)
+        return Draft(self._settler, parent, draft_name, name, fd)
+
+    def _draft_name(self) -> bytes:
         self._drafts += 1
         number = b"%d-%d" % (self._process, self._drafts)
-        draft_name = b".cartridge-%s-%s.tmp" % (self._token, number)
-        fd = os.open(draft_name, _CREATE, 0o600, dir_fd=parent)
-        return Draft(self, parent, draft_name, name, fd)
+        return b".cartridge-%s-%s.tmp" % (self._token, number)
 
     def open_shared(self, path: bytes, number: int) -> int:
         """Open a file that several processes put together, to be written at any place."""
@@ -99,7 +189,7 @@ class Destination:
         """Return such a file as a draft, when it is complete."""
         fd = self.open_shared(path, number)
         parent, name = self.at(path)
-        return Draft(self, parent, self._shared_name(number), name, fd)
+        return Draft(self._settler, parent, self._shared_name(number), name, fd)
 
     def drop_shared(self, path: bytes, number: int) -> None:
         """Remove such a file where it cannot be completed."""
@@ -109,38 +199,69 @@ class Destination:
     def _shared_name(self, number: int) -> bytes:
         return b".cartridge-%s-part-%d.tmp" % (self._token, number)
 
-    def sweep(self, path: bytes) -> None:
-        """Remove the drafts that a killed restore has left in a folder."""
+    def sweep(self, path: bytes) -> frozenset[bytes]:
+        """Remove the drafts that a killed restore has left in a folder; return the other names."""
         fd = self._open_folder(path)
         try:
             with os.scandir(fd) as listing:
-                found = [entry.name for entry in listing if _DRAFT.fullmatch(entry.name)]
-            for name in found:
+                names = [entry.name for entry in listing]
+            drafts = {name for name in names if _DRAFT.fullmatch(name)}
+            for name in drafts:
+                if name.endswith("-names.tmp"):
+                    shutil.rmtree(name, dir_fd=fd, ignore_errors=True)
+                    continue
                 with contextlib.suppress(IsADirectoryError):  # somebody else's
                     os.unlink(name, dir_fd=fd)
         finally:
             os.close(fd)
+        return frozenset(os.fsencode(name) for name in names if name not in drafts)
 
-    def make_symlink(self, path: bytes, target: bytes, facts: Facts) -> None:
-        """Make a symbolic link, whatever it points at."""
-        parent, name = self._clear(path)
-        os.symlink(target, name, dir_fd=parent)
-        self._settle(parent, name, facts, follow=False)
-
-    def make_special(self, path: bytes, kind: str, rdev: int, facts: Facts) -> bool:
-        """Make a fifo or device; False where only root may."""
-        parent, name = self._clear(path)
-        kinds = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+    def make_symlink(self, path: bytes, target: bytes, facts: Facts) -> bool:
+        """Make a symbolic link, whatever it points at; False where the place has none."""
+        parent, name = self.at(path)
+        draft = self._draft_name()
         try:
-            os.mknod(name, 0o600 | kinds[kind], rdev, dir_fd=parent)
-        except PermissionError:
-            self.not_kept["devices"] += 1
-            return False
-        self._settle(parent, name, facts, follow=True)
+            os.symlink(target, draft, dir_fd=parent)
+        except OSError as error:
+            return self._not_made(error, "links")
+        self._publish(parent, draft, name, facts, is_link=True)
         return True
 
-    def make_hardlink(self, path: bytes, first: bytes) -> bool:
-        """Give a file of this destination another name; False where there is no such file."""
+    def make_special(self, path: bytes, kind: str, rdev: int, facts: Facts) -> bool:
+        """Make a fifo or device; False where the place has none, or only root may."""
+        parent, name = self.at(path)
+        draft = self._draft_name()
+        kinds = {"fifo": stat.S_IFIFO, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
+        try:
+            os.mknod(draft, 0o600 | kinds[kind], rdev, dir_fd=parent)
+        except OSError as error:
+            self.unlink_at(parent, draft)  # some leave a file in place of it
+            return self._not_made(error, "fifos" if kind == "fifo" else "devices")
+        self._publish(parent, draft, name, facts, is_link=False)
+        return True
+
+    def _publish(
+        self, parent: int, draft: bytes, name: bytes, facts: Facts, *, is_link: bool
+    ) -> None:
+        try:
+            self._settler.settle_at(parent, draft, facts, is_link=is_link)
+            replace(parent, draft, name)
+        except BaseException:
+            self.unlink_at(parent, draft)
+            raise
+
+    def _not_made(self, error: OSError, what: str) -> bool:
+        """Count what the place has not, and leave what lies there; other errors are raised."""
+        if error.errno not in _NOT_MADE:
+            raise error
+        self.not_kept[what] += 1
+        return False
+
+    def make_hardlink(self, path: bytes, first: bytes, facts: Facts | None = None) -> bool:
+        """Give a file of this destination another name; False where there is no such file.
+
+        Where the place has no hard links, the name gets a copy with the metadata of `facts`.
+        """
         try:
             first_parent, first_name = self.at(first)
         except FileNotFoundError:
@@ -149,22 +270,40 @@ class Destination:
         try:
             if not _is_file(first_parent, first_name):
                 return False
-            parent, name = self._clear(path)
-            os.link(
-                first_name,
-                name,
-                src_dir_fd=first_parent,
-                dst_dir_fd=parent,
-                follow_symlinks=False,
-            )
+            parent, name = self.at(path)
+            draft = self._draft_name()
+            try:
+                os.link(
+                    first_name,
+                    draft,
+                    src_dir_fd=first_parent,
+                    dst_dir_fd=parent,
+                    follow_symlinks=False,
+                )
+            except OSError as error:
+                self._not_made(error, "hard links")
+                return facts is not None and self._copy(first, path, facts)
+            replace(parent, draft, name)
+            # Where both were the same file already, nothing was renamed.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=parent)
         finally:
             os.close(first_parent)
+        return True
+
+    def _copy(self, first: bytes, path: bytes, facts: Facts) -> bool:
+        found = self.open_file(first)
+        if found is None:
+            return False
+        with os.fdopen(found, "rb") as file:
+            self.write_file(path, iter(lambda: file.read(_PIECE), b"")).publish(facts)
         return True
 
     def settle_folder(self, path: bytes, facts: Facts) -> None:
         """Give a folder its metadata, once nothing more is written into it."""
         fd = self._open_folder(path)
-        self._inherits = True  # it may have been made below a folder that hands things down
+        # It may have been made below a folder that hands things down.
+        self._settler.inherits = True
         try:
             self.settle(fd, facts)
         finally:
@@ -172,71 +311,8 @@ class Destination:
             self.forget_parent()
 
     def settle(self, fd: int, facts: Facts) -> None:
-        """Give an open file or folder its metadata: the owner first, the times last."""
-        self._own(lambda uid, gid: os.chown(fd, uid, gid), facts)
-        self._drop_inherited(fd, facts)
-        late = [pair for pair in facts.xattrs if pair[0].startswith(_ACL)]
-        for name, value in facts.xattrs:
-            if not name.startswith(_ACL):
-                self._set_xattr(fd, name, value)
-        os.fchmod(fd, facts.mode)
-        for name, value in late:
-            self._set_xattr(fd, name, value)
-        os.utime(fd, ns=(facts.mtime_ns, facts.mtime_ns))
-
-    def _settle(self, parent: int, name: bytes, facts: Facts, *, follow: bool) -> None:
-        """Do the same for an entry that cannot be opened: a link, a fifo, a device."""
-        self._own(
-            lambda uid, gid: os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False), facts
-        )
-        path = b"/proc/self/fd/%d/%s" % (parent, name)
-        if follow:
-            self._drop_inherited(path, facts)
-            os.chmod(name, facts.mode, dir_fd=parent)
-        for key, value in facts.xattrs:
-            try:
-                os.setxattr(path, key, value, follow_symlinks=False)
-            except OSError as error:
-                self._tolerate(error, "attributes")
-        times = (facts.mtime_ns, facts.mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
-
-    def _own(self, chown: object, facts: Facts) -> None:
-        if not self._may_own:
-            return
-        if (facts.uid, facts.gid) == self._own_ids and not self._inherits:
-            return
-        try:
-            chown(facts.uid, facts.gid)  # type: ignore[operator]
-        except OSError as error:
-            self._tolerate(error, "owners")
-
-    def _drop_inherited(self, file: int | bytes, facts: Facts) -> None:
-        """Take away the access lists that the folder above has handed down."""
-        if not self._inherits:
-            return
-        kept = {name for name, _ in facts.xattrs}
-        with contextlib.suppress(OSError):  # a place without such attributes hands none down
-            for name in os.listxattr(file):
-                if name.startswith(_ACL) and name not in kept:
-                    os.removexattr(file, name)
-
-    def _set_xattr(self, fd: int, name: str, value: bytes) -> None:
-        try:
-            os.setxattr(fd, name, value)
-        except OSError as error:
-            self._tolerate(error, "attributes")
-
-    def _tolerate(self, error: OSError, what: str) -> None:
-        if error.errno not in _NOT_KEPT:
-            raise error
-        self.not_kept[what] += 1
-
-    def _clear(self, path: bytes) -> tuple[int, bytes]:
-        """Make way for an entry: what has its name goes, but for a folder that is not empty."""
-        parent, name = self.at(path)
-        self.unlink_at(parent, name)
-        return parent, name
+        """Give an open file or folder its metadata."""
+        self._settler.settle(fd, facts)
 
     @staticmethod
     def unlink_at(parent: int, name: bytes) -> None:
@@ -257,7 +333,9 @@ class Destination:
             if self._parent_fd >= 0:
                 os.close(self._parent_fd)
             self._parent, self._parent_fd = folder, fd
-            self._inherits = _hands_down(fd)
+            facts = os.fstat(fd)
+            self._parent_device = facts.st_dev
+            self._settler.inherits = hands_down(fd, facts.st_mode)
         return self._parent_fd, name
 
     def _open_folder(self, path: bytes) -> int:
@@ -306,45 +384,6 @@ class Destination:
             os.unlink(name, dir_fd=parent)
 
 
-@dataclass(slots=True)
-class Draft:
-    """A file that is being restored under a name of its own.
-
-    `parent` is the folder that the destination keeps open: a draft has to be published or discarded
-    before the next path is asked for.
-    """
-
-    place: Destination
-    parent: int
-    draft_name: bytes
-    name: bytes
-    fd: int
-
-    def publish(self, facts: Facts) -> None:
-        """Give the file its metadata and its final name."""
-        try:
-            self.place.settle(self.fd, facts)
-            try:
-                os.rename(
-                    self.draft_name, self.name, src_dir_fd=self.parent, dst_dir_fd=self.parent
-                )
-            except IsADirectoryError:
-                os.rmdir(self.name, dir_fd=self.parent)
-                os.rename(
-                    self.draft_name, self.name, src_dir_fd=self.parent, dst_dir_fd=self.parent
-                )
-        except BaseException:
-            self.discard()
-            raise
-        os.close(self.fd)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.draft_name, dir_fd=self.parent)
-        os.close(self.fd)
-
-
 def _check(name: bytes) -> None:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise UnsafePathError(name)
@@ -356,18 +395,3 @@ def _is_file(parent: int, name: bytes) -> bool:
         return not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
-
-
-def _hands_down(folder: int) -> bool:
-    """Whether what is made in a folder gets its group or access lists from there."""
-    if os.fstat(folder).st_mode & stat.S_ISGID:
-        return True
-    with contextlib.suppress(OSError):
-        return f"{_ACL}default" in os.listxattr(folder)
-    return False
-
-
-def _write_all(fd: int, piece: bytes | memoryview) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -1,0 +1,140 @@
+"""Taking the contents of files out of one archive, each checked before it gets its name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.catalog.metadata import facts_of
+from tasks.catalog.selection import Selected
+from tasks.formats.archive import ContentReader
+from tasks.media.destination import Destination
+from tasks.media.metadata import Facts
+from tasks.model.errors import FormatDamaged
+
+# What concerns one entry alone: its name, its size, or what lies in its way.
+_OF_ONE = (
+    *(errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EFBIG, errno.ENOENT, errno.ENOTEMPTY),
+    *(errno.EPERM, errno.EACCES, errno.EEXIST, errno.EISDIR, errno.EBUSY, errno.ETXTBSY),
+)
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """What came of one archive: `files` that are whole, and rows where something was wrong.
+
+    `failed` has reasons; `not_kept` has rows by what the place could not keep of them.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    damaged: set[int] = field(default_factory=set)
+    failed: dict[int, str] = field(default_factory=dict)
+    not_kept: dict[str, list[int]] = field(default_factory=dict)
+
+
+def reason_for_one(error: OSError) -> str:
+    """Return the reason where an error concerns one entry alone; raise all others."""
+    if error.errno not in _OF_ONE:
+        raise error
+    return error.strerror or str(error)
+
+
+class Unpacker:
+    """Restores contents at `paths`, by row; works in forked processes."""
+
+    def __init__(self, place: Destination, selected: Selected, paths: Sequence[bytes]) -> None:
+        self._place = place
+        self._selected = selected
+        self._paths = paths
+        self._sizes = selected.rows.column("size").to_numpy()
+
+    def unpack(self, cartridge: str, number: int, only: set[int] | None) -> Unpacked:
+        """Restore what one archive on a cartridge has of all rows, or of some only.
+
+        Files that lie in several archives are put together in drafts.
+        """
+        self._place.forget_parent()
+        needs = self._selected.needs
+        low, high = np.searchsorted(needs["archive"], [number, number + 1])
+        mine = needs[low:high]
+        if only is not None:
+            mine = mine[np.isin(mine["row"], list(only))]
+        done = Unpacked()
+        name = self._selected.archives[number]
+        try:
+            file = _open_archive(os.path.join(cartridge, name))
+        except OSError:
+            done.damaged.update(mine["row"].tolist())
+            return done
+        facts = facts_of(self._selected.rows.take(pa.array(mine["row"])))
+        with file:
+            reader = ContentReader(file, name)
+            for need, entry in zip(mine, facts, strict=True):
+                try:
+                    self._one_content(need, entry, reader, done)
+                except FormatDamaged:
+                    done.damaged.add(int(need["row"]))
+                except OSError as error:
+                    done.failed[int(need["row"])] = reason_for_one(error)
+        return done
+
+    def _one_content(self, need: Any, entry: Facts, reader: ContentReader, done: Unpacked) -> None:
+        row, length = int(need["row"]), int(need["length"])
+        digest = hashlib.sha256()
+        pieces = _hashed(reader.read(int(need["frame"]), int(need["skip"]), length), digest)
+        if length != self._sizes[row]:
+            self._write_part(row, int(need["offset"]), pieces)
+            if digest.digest() != _sha256(need):
+                done.damaged.add(row)
+            return
+        draft = self._place.write_file(self._paths[row], pieces)
+        if digest.digest() != _sha256(need):
+            draft.discard()
+            done.damaged.add(row)
+            return
+        draft.publish(entry)
+        done.files += 1
+        done.bytes += length
+        if self._place.not_kept:
+            for kind in self._place.take_not_kept():
+                done.not_kept.setdefault(kind, []).append(row)
+
+    def _write_part(self, row: int, offset: int, pieces: Iterator[memoryview]) -> None:
+        """Write one stretch of a file that is put together from several archives."""
+        fd = self._place.open_shared(self._paths[row], row)
+        try:
+            for piece in pieces:
+                os.pwrite(fd, piece, offset)
+                offset += len(piece)
+        finally:
+            os.close(fd)
+
+
+def _open_archive(path: str) -> io.FileIO:
+    """Open an archive for reading: nothing but a regular file, by no link."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return io.FileIO(fd)
+
+
+def _hashed(pieces: Iterator[memoryview], digest: Any) -> Iterator[memoryview]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
+def _sha256(need: Any) -> bytes:
+    """Return the digest; numpy's fixed strings lose their trailing zero bytes."""
+    return bytes(need["sha256"]).ljust(32, b"\0")
