@@ -32,7 +32,7 @@ class Loader:
         self._profile, self._name, self._workspace = profile, place.profile_name, place.workspace
         self._rows = {row.serial: row for row in place.store.cartridges()}
         self._folders = [row.location for row in self._rows.values()]
-        self._ask = ask
+        self.asks = ask
         self.lacking: set[int] = set()
 
     def label(self, serial: int) -> str:
@@ -60,7 +60,7 @@ class Loader:
         found = self._one_of(wanted, self._look())
         if found is not None:
             return found
-        if lost or not self._ask:
+        if lost or not self.asks:
             self.lacking |= lost or set(wanted)
             return None
         return self._asked_for(wanted, portion)

@@ -17,6 +17,7 @@ from tasks.catalog.groundwork import Groundwork
 from tasks.catalog.metadata import facts_of, root_facts
 from tasks.catalog.present import find_present
 from tasks.catalog.selection import Portion, Selected, table_keys, words_of
+from tasks.catalog.takingup import take_up
 from tasks.catalog.unpacking import Unpacker, reason_for_one
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination, UnsafePathError
@@ -48,9 +49,13 @@ class Restored:
 
 
 class Loader(Protocol):
-    """Gives cartridges, by serial; `lacking` are those that are not to be had."""
+    """Gives cartridges, by serial; `lacking` are those that are not to be had.
+
+    `asks` says that somebody was asked for them: they will not come soon.
+    """
 
     lacking: set[int]
+    asks: bool
 
     def present(self) -> set[int]:
         """Return the serials of all cartridges that are there."""
@@ -122,12 +127,15 @@ class _Restoring:
         ground.make()
         self._paths = ground.paths
         self._find_present()
-        lack = ground.lack_of_room(self._selected, self._present, self._freed)
+        taken_up = take_up(self._place, self._selected, self._paths, ground.there)
+        self._selected = taken_up.selected
+        lack = ground.lack_of_room(self._selected, self._present, self._freed, taken_up.taken)
         if lack is not None:
             ground.undo()
             raise DestinationUnusable(path=folder, reason=lack)
         self._place.forget_parent()
         self._read_all(loader)
+        self._is_given_up = loader.asks
         self._finish_files()
         self._make_others()
         self._settle_folders()
@@ -240,10 +248,13 @@ class _Restoring:
 
     def _finish_file(self, row: int, entry: Facts) -> None:
         path, size = self._paths[row], int(self._sizes[row])
+        digest = self._rows.column("sha256")[row].as_py()
+        if row in self._absent and row not in self._bad and not self._is_given_up:
+            return  # its parts are there when the cartridge is
         if row in self._bad or row in self._absent or row in self._failed:
-            self._place.drop_shared(path, row)
+            self._place.drop_shared(path, digest)
             return
-        draft = self._place.shared_draft(path, row)
+        draft = self._place.shared_draft(path, digest)
         try:
             os.ftruncate(draft.fd, size)
         except OSError:

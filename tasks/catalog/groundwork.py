@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,13 +80,17 @@ class Groundwork:
             with contextlib.suppress(OSError):
                 self._place.sweep(self._naming.path(key))
 
-    def lack_of_room(self, selected: Selected, present: Collection[int], freed: int) -> str | None:
+    def lack_of_room(
+        self, selected: Selected, present: Collection[int], freed: int, taken: Mapping[int, int]
+    ) -> str | None:
         """Say what is lacking for all that is selected; None where there is room.
 
         `present` are the rows that are there already, `freed` the bytes that go when files which
-        are there are replaced.
+        are there are replaced, `taken` the bytes that parts of some rows take already.
         """
         data, sizes = _lengths(selected, present)
+        for row, size in taken.items():
+            sizes[row] = max(0, sizes[row] - size)
         device_of_row = self._device_of_row()
         for device, (folder, traits) in self._traits.items():
             mine = device_of_row == device

@@ -111,7 +111,8 @@ class Unpacker:
 
     def _write_part(self, row: int, offset: int, pieces: Iterator[memoryview]) -> None:
         """Write one stretch of a file that is put together from several archives."""
-        fd = self._place.open_shared(self._paths[row], row)
+        digest = self._selected.rows.column("sha256")[row].as_py()
+        fd = self._place.open_shared(self._paths[row], digest)
         try:
             for piece in pieces:
                 os.pwrite(fd, piece, offset)

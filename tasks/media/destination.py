@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tasks.media.draft import Draft, replace
+from tasks.media.draft import Draft, replace, shared_name
 from tasks.media.filesystem import Scratch, Traits, scratch
 from tasks.media.metadata import Facts, Settler, hands_down
 
@@ -179,28 +179,28 @@ class Destination:
         number = b"%d-%d" % (self._process, self._drafts)
         return b".cartridge-%s-%s.tmp" % (self._token, number)
 
-    def open_shared(self, path: bytes, number: int) -> int:
-        """Open a file that several processes put together, to be written at any place."""
-        parent, _ = self.at(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._shared_name(number), flags, 0o600, dir_fd=parent)
+    def open_shared(self, path: bytes, digest: bytes | None) -> int:
+        """Open a file that several processes put together, to be written at any place.
 
-    def shared_draft(self, path: bytes, number: int) -> Draft:
-        """Return such a file as a draft, when it is complete."""
-        fd = self.open_shared(path, number)
+        A later restore of the same content goes on with it.
+        """
         parent, name = self.at(path)
-        return Draft(self._settler, parent, self._shared_name(number), name, fd)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(shared_name(name, digest), flags, 0o600, dir_fd=parent)
 
-    def drop_shared(self, path: bytes, number: int) -> None:
+    def shared_draft(self, path: bytes, digest: bytes | None) -> Draft:
+        """Return such a file as a draft, when it is complete."""
+        fd = self.open_shared(path, digest)
+        parent, name = self.at(path)
+        return Draft(self._settler, parent, shared_name(name, digest), name, fd)
+
+    def drop_shared(self, path: bytes, digest: bytes | None) -> None:
         """Remove such a file where it cannot be completed."""
-        parent, _ = self.at(path)
-        self.unlink_at(parent, self._shared_name(number))
-
-    def _shared_name(self, number: int) -> bytes:
-        return b".cartridge-%s-part-%d.tmp" % (self._token, number)
+        parent, name = self.at(path)
+        self.unlink_at(parent, shared_name(name, digest))
 
     def sweep(self, path: bytes) -> frozenset[bytes]:
-        """Remove the drafts that a killed restore has left in a folder; return the other names."""
+        """Remove the drafts of whole files that a killed restore left; return the other names."""
         fd = self._open_folder(path)
         try:
             with os.scandir(fd) as listing:

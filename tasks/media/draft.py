@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 from dataclasses import dataclass
 
 from tasks.media.metadata import Facts, Settler
+
+# What is put together of a large file; it stays where a restore ends before it is whole.
+PART = re.compile(rb"\.cartridge-part-[0-9a-f]{32}\.tmp")
 
 
 @dataclass(slots=True)
@@ -58,3 +63,15 @@ def replace(parent: int, draft: bytes, name: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(draft, dir_fd=parent)
         raise
+
+
+def shared_name(name: bytes, digest: bytes | None) -> bytes:
+    """Return what a file is called while it is put together; the content's digest tells which."""
+    mark = hashlib.sha256((digest or b"") + name).hexdigest()[:32]
+    return b".cartridge-part-%s.tmp" % mark.encode()
+
+
+def shared_path(path: bytes, digest: bytes | None) -> bytes:
+    """Return where it lies meanwhile."""
+    folder, slash, name = path.rpartition(b"/")
+    return folder + slash + shared_name(name, digest)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.media.destination import Destination, Facts, UnsafePathError
+from tasks.media.destination import Destination, UnsafePathError
+from tasks.media.draft import shared_path
+from tasks.media.metadata import Facts
 from tests.helpers.compare import snapshot_of
 
 WHEN = 1_234_567_890_123_456_789
@@ -24,8 +26,8 @@ def write(place: Destination, path: bytes, data: bytes = b"new", **more: object)
 
 
 def write_shared(place: Destination, path: bytes) -> None:
-    os.close(place.open_shared(path, 1))
-    place.shared_draft(path, 1).publish(facts())
+    os.close(place.open_shared(path, b"digest"))
+    place.shared_draft(path, b"digest").publish(facts())
 
 
 DEEDS: dict[str, Deed] = {
@@ -156,8 +158,8 @@ def test_what_a_killed_restore_left_is_swept_away_and_gets_into_no_file(
     (root / "d" / LEFT[1]).symlink_to("../../outside/file")
     (root / "d" / ".cartridge-mine.tmp").write_bytes(b"not a draft")
     place.make_folder(b"d")
-    os.close(place.open_shared(b"d/x", 1))
-    draft = place.shared_draft(b"d/x", 1)
+    os.close(place.open_shared(b"d/x", b"digest"))
+    draft = place.shared_draft(b"d/x", b"digest")
     os.ftruncate(draft.fd, 20)
     draft.publish(facts())
     assert sorted(os.listdir(root / "d")) == [".cartridge-mine.tmp", "x"]
@@ -167,15 +169,31 @@ def test_what_a_killed_restore_left_is_swept_away_and_gets_into_no_file(
 
 def test_two_restores_never_share_a_draft(root: Path, place: Destination) -> None:
     other = Destination(os.fsencode(root))
-    os.close(other.open_shared(b"x", 1))
     first = other.write_file(b"y", [b"other"])
-    write_shared(place, b"x")
     write(place, b"y")
     assert (root / "y").read_bytes() == b"new"
     first.publish(facts())
-    other.drop_shared(b"x", 1)
     assert (root / "y").read_bytes() == b"other"
-    assert sorted(os.listdir(root)) == ["first", "x", "y"]
+    assert sorted(os.listdir(root)) == ["first", "y"]
+
+
+def test_only_one_restore_is_at_work_in_a_folder(root: Path, place: Destination) -> None:
+    with place.alone(), pytest.raises(BlockingIOError), Destination(os.fsencode(root)).alone():
+        pass
+    with Destination(os.fsencode(root)).alone():
+        pass
+
+
+def test_parts_of_a_file_stay_for_a_later_restore_of_the_same_content(
+    root: Path, place: Destination
+) -> None:
+    place.make_folder(b"d")
+    os.close(place.open_shared(b"d/x", b"digest"))
+    left = Destination(os.fsencode(root)).make_folder(b"d").names
+    assert left == {shared_path(b"d/x", b"digest").removeprefix(b"d/")}
+    assert left.isdisjoint({shared_path(b"d/x", b"other").removeprefix(b"d/")})
+    place.drop_shared(b"d/x", b"digest")
+    assert os.listdir(root / "d") == []
 
 
 def test_a_folder_that_is_called_like_a_draft_does_no_harm(root: Path, place: Destination) -> None:
