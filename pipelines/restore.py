@@ -20,6 +20,8 @@ from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
 from tasks.catalog.store import Store
 from tasks.media.destination import Destination
+from tasks.media.draft import PART
+from tasks.media.naming import substitute_path
 from tasks.media.patterns import Selection
 from tasks.model.errors import (
     CartridgeError,
@@ -237,11 +239,15 @@ def _delete_foreign(
     place = Destination(os.fsencode(root))
     known = set(table_keys(selected.rows))
     known |= {key[: key.index(b"/")] for key in known}
+    marked = {substitute_path(key) for key in known}
     wanted = _chosen(patterns)
     foreign: list[bytes] = []
+    last = b"/"
     for path, is_folder in place.entries():
-        inside = any(path.startswith(f + b"/") for f in foreign[-1:])
-        if path not in known and not inside and wanted(path, is_folder):
+        if path in known or path.startswith(last + b"/") or not wanted(path, is_folder):
+            continue
+        last = path  # what lies below goes, or stays, with it
+        if path not in marked and not PART.fullmatch(path.rpartition(b"/")[2]):
             foreign.append(path)
     listed = [path.decode("utf-8", "replace") for path in foreign]
     for name in listed if not voice.json else ():

@@ -15,7 +15,6 @@ _ODD = re.compile(rb'[\x00-\x1f\x7f:?*"<>|\\]|^ |[. ]$|^(con|prn|aux|nul|com.|lp
 _LONG = 143  # bytes: what the strictest file systems take
 _KEPT = 100  # characters of a long name that its substitute keeps
 _UNSAFE = re.compile('[\x00-\x1f\x7f:?*"<>|\\\\\N{REPLACEMENT CHARACTER}]')
-SUBSTITUTE = re.compile(rb"~[0-9a-f]{8}(\.[^.]*)?")
 
 
 def folded(name: bytes) -> str:
@@ -42,6 +41,12 @@ def substitute(name: bytes, attempt: int = 0) -> bytes:
     text = _UNSAFE.sub("_", name.decode("utf-8", "replace")).strip(" ").rstrip(". ")
     stem, extension = os.path.splitext(text)
     return f"{stem[:_KEPT]}~{digest.hexdigest()[:8]}{extension[: _KEPT // 5]}".encode()
+
+
+def substitute_path(key: bytes) -> bytes:
+    """Return where an entry lies that has a substitute for its name, in a folder that has none."""
+    folder, slash, name = key.rpartition(b"/")
+    return folder + slash + substitute(name)
 
 
 def is_odd(name: bytes) -> bool:
