@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.loading import Loader
 from pipelines.report import Voice
-from pipelines.restore import Hands
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.drills import in_use, record
 from tasks.catalog.runs import Place
@@ -55,11 +55,11 @@ def drill(
         folder = find_workspace(workspace)
         profile, place = load_profile(folder, name), Place(folder, name)
         place.store.require(name, None)
-        hands = Hands(profile, place, ask=False)
+        loader = Loader(profile, place, ask=False)
         with locks.ProfileLock(place.lock, name).alone():  # what a prune removes would look damaged
-            trials = _drill(place, hands, limits, facts)
+            trials = _drill(place, loader, limits, facts)
         facts["seconds"] = round(time.monotonic() - began, 3)
-        _complain(trials, hands)
+        _complain(trials, loader)
         voice.result(facts, _lines(facts))
 
     finish(voice, action, lambda error: facts)
@@ -72,17 +72,17 @@ def _bytes(text: str) -> int:
         raise UsageError(reason=f"--bytes: {error}.") from error
 
 
-def _drill(place: Place, hands: Hands, limits: Limits, facts: dict[str, Any]) -> list[Trial]:
+def _drill(place: Place, loader: Loader, limits: Limits, facts: dict[str, Any]) -> list[Trial]:
     """Restore a sample from the cartridges that are present, and enter what came of it."""
     rows = in_use(place.store)
-    here = {row.serial: found for row in rows if (found := hands.present(row.serial))}
+    here = {row.serial: found for row in rows if (found := loader.find(row.serial))}
     away = [row for row in rows if row.serial not in here]
     facts["not_proven"] = [_unproven(row, "it is not present") for row in away]
     if away and not here:
         reason = "none of them is present, and a drill restores from those that are"
         raise CartridgeWanted(label=", ".join(row.label for row in away), reason=reason)
     trials = restore_sample(place.store, here, limits, facts["seed"], os.cpu_count() or 1)
-    _require_still_there(trials, hands)
+    _require_still_there(trials, loader)
     tallies = [_tally(trials, row) for row in rows if row.serial in here]
     drilled = [tally for tally in tallies if tally.files]
     none = f"no file of it comes back within {format_size(limits.bytes)} from those present alone"
@@ -99,11 +99,11 @@ def _unproven(one: CartridgeRow | DrilledCartridge, reason: str) -> dict[str, An
     return {"serial": one.serial, "label": one.label, "reason": reason}
 
 
-def _require_still_there(trials: list[Trial], hands: Hands) -> None:
+def _require_still_there(trials: list[Trial], loader: Loader) -> None:
     """Raise CartridgeWanted where it is no damage that a cartridge did not give its files."""
     for serial in sorted({serial for trial in trials for serial, _ in trial.guilty}):
-        if hands.present(serial) is None:
-            raise CartridgeWanted(label=hands.label(serial), reason="it was taken away meanwhile")
+        if loader.find(serial) is None:
+            raise CartridgeWanted(label=loader.label(serial), reason="it was taken away meanwhile")
 
 
 def _tally(trials: list[Trial], row: CartridgeRow) -> DrilledCartridge:
@@ -119,17 +119,17 @@ def _tally(trials: list[Trial], row: CartridgeRow) -> DrilledCartridge:
     )
 
 
-def _complain(trials: list[Trial], hands: Hands) -> None:
+def _complain(trials: list[Trial], loader: Loader) -> None:
     """Raise DamageFound, with the archives that files lie in, where one came back wrong."""
     wrong = [trial for trial in trials if trial.wrong]
     if wrong:
-        shown = "; ".join(_blamed(trial, hands) for trial in wrong[:_SHOWN])
+        shown = "; ".join(_blamed(trial, loader) for trial in wrong[:_SHOWN])
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise DamageFound(damage=f"{len(wrong)} of {len(trials)} files: {shown}{more}")
 
 
-def _blamed(trial: Trial, hands: Hands) -> str:
-    places = [f"{archive} on {hands.label(serial)}" for serial, archive in trial.guilty]
+def _blamed(trial: Trial, loader: Loader) -> str:
+    places = [f"{archive} on {loader.label(serial)}" for serial, archive in trial.guilty]
     return f"{trial.path} ({trial.wrong}{', in ' if places else ''}{' and '.join(places)})"
 
 

@@ -10,13 +10,17 @@ import select
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import numpy as np
+
 from pipelines.report import say
+from tasks.catalog.cover import cover
 from tasks.catalog.members import label_of
 from tasks.catalog.placement import LOST
 from tasks.catalog.runs import Place
-from tasks.catalog.selection import Portion
+from tasks.catalog.selection import Portion, Selected
 from tasks.media.cartridge import Cartridge
 from tasks.media.shelf import Shelf, belongs, look
+from tasks.model.errors import CartridgeWanted
 from tasks.model.profile import Profile
 from tasks.model.units import format_size
 
@@ -48,6 +52,26 @@ class Loader:
     def present(self) -> set[int]:
         """Return the serials of all cartridges that are there."""
         return set(self._at_hand(self._look()))
+
+    def find(self, serial: int) -> Cartridge | None:
+        """Return a cartridge where it is there."""
+        return self._at_hand(self._look()).get(serial)
+
+    def every(self, selected: Selected) -> dict[int, str]:
+        """Return where the fewest cartridges with all that is needed lie, by serial; ask for none.
+
+        Raises CartridgeWanted, naming all that are not there.
+        """
+        found = self._at_hand(self._look())
+        holders = [selected.holders[n] for n in np.unique(selected.needs["archive"])]
+        chosen = cover(holders, set(found))
+        missing = [self.label(serial) for serial in chosen if serial not in found]
+        if not all(holders):
+            missing.append(f"{self._profile.cartridges.set} ?")
+        if missing:
+            reason = "what was asked for needs it, and nothing was written"
+            raise CartridgeWanted(label=", ".join(missing), reason=reason)
+        return {serial: found[serial].path for serial in chosen}
 
     def load(
         self, wanted: Sequence[int], portion: Callable[[int], Portion]

@@ -105,9 +105,9 @@ def _require_empty(path: str) -> None:
 
 def _present(profile: Profile, place: Place, serial: int) -> Cartridge | None:
     """Look for a cartridge as a restore does."""
-    from pipelines.restore import Hands
+    from pipelines.loading import Loader
 
-    return Hands(profile, place, ask=False).present(serial)
+    return Loader(profile, place, ask=False).find(serial)
 
 
 def _serve(fuse: Any, operations: Operations, path: str, name: str) -> None:

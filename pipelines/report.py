@@ -7,34 +7,43 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from tasks.model.errors import CartridgeError
 
 
 @dataclass(slots=True)
 class Voice:
-    """How this invocation speaks: `json` prints one object and nothing else."""
+    """How this invocation speaks: `json` prints one object and nothing else.
+
+    It does so `aside`, on standard error, where standard output is taken by content.
+    """
 
     json: bool = False
+    aside: bool = False
 
     def result(self, facts: dict[str, Any], lines: Iterable[str]) -> None:
         """Print what was found or done, in the one way or the other."""
         if self.json:
-            print(json.dumps(facts, ensure_ascii=True))
+            print(json.dumps(facts, ensure_ascii=True), file=self._file)
             return
         for line in lines:
-            say(line)
+            print(printable(line), file=self._file)
 
     def error(self, error: CartridgeError, facts: dict[str, Any] | None = None) -> None:
         """Print an error: one sentence, and what to do about it."""
         if self.json:
             fields = {"error": error.name, "message": str(error), "help": error.help}
-            print(json.dumps({**(facts or {}), **fields, "exit_code": error.exit_code}))
+            told = {**(facts or {}), **fields, "exit_code": error.exit_code}
+            print(json.dumps(told), file=self._file)
             return
         print(printable(f"cartridge: {error}"), file=sys.stderr)
         if error.help:
             print(printable(error.help), file=sys.stderr)
+
+    @property
+    def _file(self) -> TextIO:
+        return sys.stderr if self.aside else sys.stdout
 
 
 def say(line: str) -> None:
@@ -69,6 +78,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
         ]
         lines.append("  ".join(fields).rstrip())
     return lines
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """Write the first of many names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_terminal() -> bool:

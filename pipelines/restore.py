@@ -13,7 +13,7 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.loading import Loader
 from pipelines.recover import conclude, damage_in, facts_of, passing_place, told
-from pipelines.report import Voice, complain, is_terminal, say, table
+from pipelines.report import Voice, complain, few, is_terminal, say, table
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.cover import cover, shares
 from tasks.catalog.runs import Place
@@ -169,10 +169,8 @@ def _facts(snapshot: str, result: Restored, seconds: float) -> dict[str, Any]:
 def _trouble(result: Restored, dest: str, loader: Loader) -> CartridgeError | None:
     """Return the worst that went wrong; all that could be restored is there."""
     if result.damaged:
-        shown = ", ".join(result.damaged[:10])
-        more = len(result.damaged) - 10
-        rest = f" and {more} more" if more > 0 else ""
-        return DamageFound(damage=f"{len(result.damaged)} not restored: {shown}{rest}")
+        shown = few(result.damaged)
+        return DamageFound(damage=f"{len(result.damaged)} not restored: {shown}")
     if result.failed:
         path, why = next(iter(result.failed.items()))
         reason = f"{len(result.failed)} entries cannot be written there, first {path} ({why})"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from tasks.catalog.metadata import facts_of
 from tasks.catalog.sample import Limits, draw
-from tasks.catalog.selection import Selected, pick, table_keys, words_of
+from tasks.catalog.selection import Portion, Selected, pick, table_keys, words_of
 from tasks.catalog.store import Store
+from tasks.catalog.unpacking import is_right
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
 from tasks.media.likeness import difference, is_same_file
@@ -20,7 +22,7 @@ from tasks.media.readback import drop_cached
 from tasks.media.scratch import scratch
 from tasks.model.errors import DestinationUnusable
 from tasks.model.units import format_size
-from tasks.restore import facts_of, is_right, restore
+from tasks.restore import restore
 
 _PREFIX = "cartridge-drill-"
 _ODD_TIME = 1_234_567_890_123_456_789  # nanoseconds since 1970
@@ -87,6 +89,52 @@ def _refuse(folder: str, reason: str) -> None:
     raise DestinationUnusable(path=above, reason=f"{reason} (TMPDIR names another place)")
 
 
+@dataclass(slots=True)
+class _AtHand:
+    """The cartridges that are present, as a restore asks for them; no other will come."""
+
+    cartridges: Mapping[int, Cartridge]
+    lacking: set[int] = field(default_factory=set)
+    asks: bool = False
+
+    def present(self) -> set[int]:
+        return set(self.cartridges)
+
+    def load(
+        self, wanted: Sequence[int], portion: Callable[[int], Portion]
+    ) -> tuple[int, Cartridge] | None:
+        found = next((serial for serial in wanted if serial in self.cartridges), None)
+        if found is None:
+            self.lacking.update(wanted)
+            return None
+        return found, self.cartridges[found]
+
+    def giver(self, selected: Selected, archive: int) -> int:
+        """Return the serial of the cartridge that gives an archive, which has to be there."""
+        return next(serial for serial in selected.holders[archive] if serial in self.cartridges)
+
+    def given(self, selected: Selected, needs: Any) -> dict[int, int]:
+        """Add up the bytes that come from each cartridge."""
+        found: dict[int, int] = {}
+        for need in needs:
+            serial = self.giver(selected, need["archive"])
+            found[serial] = found.get(serial, 0) + int(need["length"])
+        return found
+
+    def guilty(self, selected: Selected, needs: Any) -> list[tuple[int, str]]:
+        """Return the archives with a stretch that is not as it was written, or else all."""
+        suspects = [
+            (self.giver(selected, need["archive"]), selected.archives[need["archive"]])
+            for need in needs
+        ]
+        bad = {
+            (serial, archive)
+            for need, (serial, archive) in zip(needs, suspects, strict=True)
+            if not is_right(self.cartridges[serial].file(archive), need)
+        }
+        return sorted(bad or set(suspects))
+
+
 def _trials(
     store: Store,
     selected: Selected,
@@ -95,22 +143,25 @@ def _trials(
     workers: int,
 ) -> Iterator[Trial]:
     """Restore the files chosen of one snapshot, from the medium, and compare each."""
-    for number, serial in enumerate(selected.serials):
-        drop_cached(cartridges[serial].file(selected.archives[number]))
+    at_hand = _AtHand(cartridges)
+    for number, archive in enumerate(selected.archives):
+        drop_cached(cartridges[at_hand.giver(selected, number)].file(archive))
     place = Destination(os.fsencode(os.path.join(folder, selected.snapshot)))
     roots = store.info(selected.snapshot).roots
-    result = restore(selected, roots, os.fsdecode(place.root), cartridges.get, workers)
-    place.not_kept += result.not_kept
+    result = restore(selected, roots, os.fsdecode(place.root), at_hand, workers)
+    poor = set(result.not_kept.get("attributes", ()))  # what this place cannot keep is no damage
     names = table_keys(selected.rows)
     by_row = selected.needs[np.argsort(selected.needs["row"], kind="stable")]
-    for row, wrong in _compare(selected, place, names).items():
+    for row, found in _compare(selected, place, names).items():
+        path = names[row].decode("utf-8", "replace")
+        wrong = None if found == "attributes" and path in poor else found
         low, high = np.searchsorted(by_row["row"], [row, row + 1])
         needs = by_row[low:high]
         yield Trial(
-            path=names[row].decode("utf-8", "replace"),
-            given=_given(selected, needs),
+            path=path,
+            given=at_hand.given(selected, needs),
             wrong=wrong,
-            guilty=_guilty(selected, needs, cartridges) if wrong else [],
+            guilty=at_hand.guilty(selected, needs) if wrong else [],
         )
 
 
@@ -134,25 +185,3 @@ def _compare(selected: Selected, place: Destination, names: list[bytes]) -> dict
             found[row] = difference(place, names[row], facts, sizes[row], digests[row])
     place.forget_parent()
     return found
-
-
-def _given(selected: Selected, needs: Any) -> dict[int, int]:
-    """Add up the bytes that come from each cartridge."""
-    found: dict[int, int] = {}
-    for need in needs:
-        serial = selected.serials[need["archive"]]
-        found[serial] = found.get(serial, 0) + int(need["length"])
-    return found
-
-
-def _guilty(
-    selected: Selected, needs: Any, cartridges: Mapping[int, Cartridge]
-) -> list[tuple[int, str]]:
-    """Return the archives of which a stretch cannot be read as it was written, else all of them."""
-    suspects = [(selected.serials[n["archive"]], selected.archives[n["archive"]]) for n in needs]
-    bad = {
-        (serial, archive)
-        for need, (serial, archive) in zip(needs, suspects, strict=True)
-        if not is_right(cartridges[serial].file(archive), need)
-    }
-    return sorted(bad or set(suspects))

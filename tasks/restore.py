@@ -20,9 +20,10 @@ from tasks.catalog.selection import Portion, Selected, table_keys, words_of
 from tasks.catalog.takingup import take_up
 from tasks.catalog.unpacking import Unpacker, reason_for_one
 from tasks.media.cartridge import Cartridge
-from tasks.media.destination import Destination, UnsafePathError
+from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
 from tasks.media.processes import in_processes
+from tasks.media.safepaths import UnsafePathError
 from tasks.model.errors import DestinationUnusable
 from tasks.model.words import SourceRoot
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.helpers.farm import Farm
 from tests.helpers.luigid import Luigid
 from tests.helpers.program import NOBODY, REPOSITORY, Program
 from tests.helpers.terminal import Terminal, terminals
@@ -58,6 +59,12 @@ def cartridges(tmp_path: Path) -> MakeCartridges:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Farm:
+    """One backup that many tests look at; none may change it."""
+    return Farm(tmp_path_factory.mktemp("farm"))
 
 
 @pytest.fixture

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from tasks.catalog.named import first_name, meant, rows_named
 from tasks.catalog.queries import Spot, times
-from tasks.catalog.rowgroups import ahead, rows_at
+from tasks.catalog.rowgroups import ahead
 from tasks.catalog.search import cartridges_by_archive
 from tasks.catalog.store import Store
-from tasks.formats.manifest import raw_paths, words
-from tasks.model.errors import NothingSelected, UsageError
 
 _CONTENT = ["size", "sha256", "rdev"]
 _METADATA = ["mode", "uid", "gid", "xattrs"]
@@ -76,22 +74,9 @@ def history(store: Store, path: str) -> tuple[list[Version], str | None]:
     found = ahead(lambda snapshot: _states(store.manifest_path(snapshot), spot), kept)
     known = {s: states for s, states in zip(kept, found, strict=True) if states is not None}
     snapshots = list(known)
-    name = _meant(spot, {name for states in known.values() for name in states}, snapshots)
+    name = meant(spot, {name for states in known.values() for name in states}, snapshots)
     versions = list(_versions(store, {s: states.get(name) for s, states in known.items()}))
     return versions, next((s for s in snapshots if s > versions[-1].last), None)
-
-
-def _meant(spot: Spot, names: set[bytes], snapshots: list[str]) -> bytes:
-    """Choose what a path means: `<source>/<path>` goes before a path below a source."""
-    full = {name for name in names if name.decode("utf-8", "replace") == spot.shown}
-    found = sorted(full or names)
-    if not found:
-        every = " to ".join(dict.fromkeys([snapshots[0], snapshots[-1]]))
-        raise NothingSelected(snapshot=every, patterns=spot.shown)
-    if len(found) > 1:
-        listed = ", ".join(name.decode("utf-8", "replace") for name in found)
-        raise UsageError(reason=f"'{spot.shown}' is several files, name one of them: {listed}.")
-    return found[0]
 
 
 def _versions(store: Store, states: Mapping[str, _State | None]) -> Iterator[Version]:
@@ -142,28 +127,15 @@ def _version(store: Store, snapshot: str, state: _State, change: str) -> Version
 
 def _states(manifest: str, spot: Spot) -> dict[bytes, _State] | None:
     """Return what a manifest has of that name, by `<source>/<path>`; None where it was pruned."""
-    _, _, rest = spot.shown.partition("/")
-    shown = pa.array(sorted({spot.shown, rest} - {""}), pa.string())
     try:
-        return {
-            name: _state(manifest, row)
-            for rows in rows_at(manifest, shown, _COLUMNS)
-            for name, row in zip(_names(rows), _facts(rows), strict=True)
-            if _is_meant(name, spot)
-        }
+        rows = rows_named(manifest, spot, _COLUMNS)
+        return {name: _state(manifest, _facts(row)) for name, row in rows.items()}
     except FileNotFoundError:
         return None
 
 
-def _is_meant(name: bytes, spot: Spot) -> bool:
-    _, _, path = name.partition(b"/")
-    if not spot.is_shown_only:
-        return spot.exact in (name, path)
-    return spot.shown in (name.decode("utf-8", "replace"), path.decode("utf-8", "replace"))
-
-
 def _state(manifest: str, row: dict[str, Any]) -> _State:
-    first = _first_name(manifest, row) if row["type"] == "hardlink" else row
+    first = _first(manifest, row) if row["type"] == "hardlink" else row
     return _State(
         source=row["source"],
         path=row["path"],
@@ -175,26 +147,14 @@ def _state(manifest: str, row: dict[str, Any]) -> _State:
     )
 
 
-def _first_name(manifest: str, link: dict[str, Any]) -> dict[str, Any]:
+def _first(manifest: str, link: dict[str, Any]) -> dict[str, Any]:
     """Return the row where the content of a hard link is told; the link's own if there is none."""
-    target: bytes = link["link_target"]
-    name = link["source"].encode() + b"/" + target
-    shown = pa.array([target.decode("utf-8", "replace")], pa.string())
-    for rows in rows_at(manifest, shown, _COLUMNS):
-        for found, row in zip(_names(rows), _facts(rows), strict=True):
-            if found == name:
-                return row
-    return link
+    found = first_name(manifest, link["source"], link["link_target"], _COLUMNS)
+    return link if found is None else _facts(found)
 
 
-def _names(rows: pa.RecordBatch) -> Iterable[bytes]:
-    sources = words(rows.column("source")).cast(pa.binary())
-    names: list[bytes] = pc.binary_join_element_wise(sources, raw_paths(rows), b"/").to_pylist()
-    return names
-
-
-def _facts(rows: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Yield rows as Python has them; times as text, which Python has no nanoseconds for."""
-    plain = rows.drop_columns(["mtime"]).to_pylist()
-    for row, mtime in zip(plain, times(rows.column("mtime")), strict=True):
-        yield {**row, "mtime": mtime}
+def _facts(row: pa.RecordBatch) -> dict[str, Any]:
+    """Return one row as Python has it; its time as text, as Python has no nanoseconds."""
+    [facts] = row.drop_columns(["mtime"]).to_pylist()
+    [mtime] = times(row.column("mtime"))
+    return {**facts, "mtime": mtime}

@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.named import first_name, meant, rows_named
+from tasks.catalog.queries import Spot
 from tasks.catalog.rowgroups import rows_at
 from tasks.catalog.store import Store
 from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
 from tasks.media.patterns import Selection
-from tasks.model.errors import FormatDamaged, NothingSelected
+from tasks.model.errors import FormatDamaged, NothingSelected, UsageError
 
 _ARCHIVE = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
+_NO_CONTENT = {"dir": "a folder", "symlink": "a symbolic link", "fifo": "a fifo"}
 # One stretch of a file's content: `row` of the selection, `archive` as a number, `offset` in file.
 NEED = np.dtype(
     [
@@ -115,6 +118,7 @@ def _folders_above(name: bytes) -> Iterator[bytes]:
 
 
 def _located(store: Store, snapshot: str, rows: pa.Table) -> Selected:
+    """Add what contents the rows need, and where these lie."""
     needs, archives = _needs(rows)
     return Selected(snapshot, rows, needs, archives, _holders(store, archives))
 
@@ -126,6 +130,35 @@ def _holders(store: Store, archives: Sequence[str]) -> list[tuple[int, ...]]:
         if row.cartridge:
             found[row.archive] = (*found.get(row.archive, ()), row.cartridge)
     return [found.get(archive, ()) for archive in archives]
+
+
+def select_file(store: Store, snapshot: str, path: str) -> Selected:
+    """Choose the one row that has the content of a file; of a hard link, that of its first name.
+
+    Raises NothingSelected where there is no such path, and UsageError where it means several files
+    or something that has no content.
+    """
+    spot, manifest = Spot.of(path), store.manifest_path(snapshot)
+    try:
+        found = rows_named(manifest, spot, SCHEMA.names)
+        row = found[meant(spot, set(found), [snapshot])]
+        if words(row.column("type"))[0].as_py() == "hardlink":
+            row = _first_name(manifest, row)
+    except FileNotFoundError as error:
+        raise NothingSelected(snapshot=snapshot, patterns=spot.shown) from error
+    kind = words(row.column("type"))[0].as_py()
+    if kind != "file":
+        what = _NO_CONTENT.get(kind, "a device")
+        raise UsageError(reason=f"'{spot.shown}' is {what}, which has no content to write out.")
+    return _located(store, snapshot, pa.Table.from_batches([row], schema=SCHEMA))
+
+
+def _first_name(manifest: str, link: pa.RecordBatch) -> pa.RecordBatch:
+    source, target = words(link.column("source"))[0].as_py(), link.column("link_target")[0].as_py()
+    found = first_name(manifest, source, target or b"", SCHEMA.names)
+    if found is None:
+        raise FormatDamaged(file=manifest, reason="a hard link in it names no file")
+    return found
 
 
 def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -269,3 +302,8 @@ def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any
     found["length"], found["offset"] = lengths[data], offsets[data]
     found["sha256"] = np.array(parts.field("sha256").filter(pa.array(data)).to_pylist(), "S32")
     return found
+
+
+def sha256_of(need: Any) -> bytes:
+    """Return the digest of a stretch; numpy's fixed strings lose their trailing zero bytes."""
+    return bytes(need["sha256"]).ljust(32, b"\0")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.catalog.metadata import facts_of
-from tasks.catalog.selection import Selected
+from tasks.catalog.selection import Selected, sha256_of
 from tasks.formats.archive import ContentReader
 from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
+from tasks.media.readback import open_untrusted
 from tasks.model.errors import FormatDamaged
 
 # What concerns one entry alone: its name, its size, or what lies in its way.
@@ -72,8 +70,8 @@ class Unpacker:
         done = Unpacked()
         name = self._selected.archives[number]
         try:
-            file = _open_archive(os.path.join(cartridge, name))
-        except OSError:
+            file = open_untrusted(os.path.join(cartridge, name))
+        except (OSError, FormatDamaged):
             done.damaged.update(mine["row"].tolist())
             return done
         facts = facts_of(self._selected.rows.take(pa.array(mine["row"])))
@@ -90,18 +88,11 @@ class Unpacker:
 
     def _one_content(self, need: Any, entry: Facts, reader: ContentReader, done: Unpacked) -> None:
         row, length = int(need["row"]), int(need["length"])
-        digest = hashlib.sha256()
-        pieces = _hashed(reader.read(int(need["frame"]), int(need["skip"]), length), digest)
+        pieces = reader.checked(int(need["frame"]), int(need["skip"]), length, sha256_of(need))
         if length != self._sizes[row]:
             self._write_part(row, int(need["offset"]), pieces)
-            if digest.digest() != _sha256(need):
-                done.damaged.add(row)
             return
         draft = self._place.write_file(self._paths[row], pieces)
-        if digest.digest() != _sha256(need):
-            draft.discard()
-            done.damaged.add(row)
-            return
         draft.publish(entry)
         done.files += 1
         done.bytes += length
@@ -121,21 +112,13 @@ class Unpacker:
             os.close(fd)
 
 
-def _open_archive(path: str) -> io.FileIO:
-    """Open an archive for reading: nothing but a regular file, by no link."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return io.FileIO(fd)
-
-
-def _hashed(pieces: Iterator[memoryview], digest: Any) -> Iterator[memoryview]:
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
-
-
-def _sha256(need: Any) -> bytes:
-    """Return the digest; numpy's fixed strings lose their trailing zero bytes."""
-    return bytes(need["sha256"]).ljust(32, b"\0")
+def is_right(path: str, need: Any) -> bool:
+    """Whether an archive still has a stretch of content as it was written."""
+    place = int(need["frame"]), int(need["skip"]), int(need["length"])
+    try:
+        with open_untrusted(path) as file:
+            for _ in ContentReader(file, path).checked(*place, sha256_of(need)):
+                pass
+    except (OSError, FormatDamaged):
+        return False
+    return True

@@ -189,6 +189,15 @@ class ContentReader:
             if length > 0:
                 self._advance()
 
+    def checked(self, frame: int, skip: int, length: int, sha256: bytes) -> Iterator[memoryview]:
+        """Yield the same, and raise FormatDamaged at the end where it is not what was stored."""
+        digest = hashlib.sha256()
+        for piece in self.read(frame, skip, length):
+            digest.update(piece)
+            yield piece
+        if digest.digest() != sha256:
+            raise FormatDamaged(file=self._name, reason="a content in it is not what was stored")
+
     def _forward_to(self, frame: int) -> Iterator[tuple[int, bytes]]:
         return frames_from(self._file, frame, self._name)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tasks.media.draft import Draft, replace, shared_name
 from tasks.media.filesystem import Scratch, Traits, scratch
 from tasks.media.metadata import Facts, Settler, hands_down
+from tasks.media.safepaths import check_name
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,10 +25,6 @@ _DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+|names)\.tmp")
 # What a file system without links, fifos or devices answers, or a user without rights gets.
 _NOT_MADE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EIO)
 _PIECE = 1 << 20
-
-
-class UnsafePathError(ValueError):
-    """A path from a catalog that would lead out of the destination."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +324,7 @@ class Destination:
     def at(self, path: bytes) -> tuple[int, bytes]:
         """Return the open parent folder and the name of an entry; the last parent is kept open."""
         folder, _, name = path.rpartition(b"/")
-        _check(name)
+        check_name(name)
         if folder != self._parent:
             fd = self._open_folder(folder)
             if self._parent_fd >= 0:
@@ -343,7 +340,7 @@ class Destination:
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in path.split(b"/") if path else ():
             try:
-                _check(name)
+                check_name(name)
                 below = os.open(name, _FOLDER, dir_fd=fd)
             finally:
                 os.close(fd)
@@ -382,11 +379,6 @@ class Destination:
             shutil.rmtree(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
-
-
-def _check(name: bytes) -> None:
-    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        raise UnsafePathError(name)
 
 
 def _is_file(parent: int, name: bytes) -> bool:

@@ -6,7 +6,8 @@ import hashlib
 import os
 import stat
 
-from tasks.media.destination import Destination, Facts
+from tasks.media.destination import Destination
+from tasks.media.metadata import Facts
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -16,8 +17,7 @@ def difference(
 ) -> str | None:
     """Return the first thing in which a restored file is not as it should be, None where it is.
 
-    Attributes count unless the place is known to keep some not. `sha256` is None where nobody knows
-    it. The folders on the way have to be open to us.
+    `sha256` is None where nobody knows it. The folders on the way have to be open to us.
     """
     try:
         parent, name = place.at(path)
@@ -33,7 +33,7 @@ def difference(
     ):
         if is_now != was:
             return what
-    if not place.not_kept["attributes"] and not _has_attributes(parent, name, facts):
+    if not _has_attributes(parent, name, facts):
         return "attributes"
     return None if sha256 in (None, _digest(parent, name)) else "content"
 

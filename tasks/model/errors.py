@@ -185,7 +185,7 @@ class NothingSelected(CartridgeError):
 class DestinationUnusable(CartridgeError):
     """The place to restore to cannot be written."""
 
-    template = "Cannot restore to {path}: {reason}."
+    template = "Cannot write to {path}: {reason}."
     help = "Choose another destination, or make room there, and run again."
 
 

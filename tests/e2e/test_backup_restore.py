@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -24,11 +23,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.compare import Facts, assert_same_tree, snapshot_of, without
+from tests.helpers.farm import Farm, Row
+from tests.helpers.media import fill
 from tests.helpers.program import Medium, Program
-from tests.helpers.trees import MIB, funny_farm, small_tree
+from tests.helpers.trees import MIB, small_tree
 
 MakeCartridges = Callable[[int], list[Path]]
-Row = dict[str, Any]
 
 SMALL = 8_000_000
 LABEL_KEYS = {
@@ -65,53 +65,6 @@ COLUMN_TYPES = {
     "sha256": pa.binary(32),
     "parts": "parts",
 }
-
-
-class Farm:
-    """A funny farm and 24 MB of random files, backed up over several small cartridges."""
-
-    def __init__(self, directory: Path) -> None:
-        self.program = Program(directory / "program")
-        self.source = directory / "farm"
-        funny_farm(self.source, sockets=True)
-        fill(self.source / "filler", files=48, size=500_000)
-        self.cartridges = [directory / "media" / f"c{number}" for number in range(1, 9)]
-        for cartridge in self.cartridges:
-            cartridge.mkdir(parents=True)
-        self.facts = snapshot_of(self.source)
-        self.program.init("home", [self.source], self.cartridges, capacity="8MB")
-        self.outcome = self.program.backup("home")
-
-    @property
-    def written(self) -> list[Medium]:
-        """The cartridges that hold archives, in the order of their serial numbers."""
-        media = (Medium(path=path) for path in self.cartridges)
-        return sorted((m for m in media if m.archives), key=lambda m: int(m.label["serial"]))
-
-    @property
-    def manifest(self) -> Path:
-        return self.written[-1].manifest(self.outcome["snapshot"])
-
-    @property
-    def rows(self) -> list[Row]:
-        # as plain Python: times before 1970 and beyond 2262 mean nothing to what is asked here
-        table = pq.read_table(self.manifest).drop_columns(["mtime", "ctime", "xattrs"])
-        rows: list[Row] = table.to_pylist()
-        return rows
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Farm:
-    """One backup that many tests look at; none may change it."""
-    return Farm(tmp_path_factory.mktemp("farm"))
-
-
-def fill(folder: Path, files: int, size: int, seed: int = 1) -> None:
-    """Write files of random bytes, which neither compress nor repeat."""
-    chance = random.Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(files):
-        (folder / f"{number:03}.bin").write_bytes(chance.randbytes(size))
 
 
 def pipe(*commands: list[str | bytes | Path]) -> bytes:

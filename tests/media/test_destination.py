@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.media.destination import Destination, UnsafePathError
+from tasks.media.destination import Destination
 from tasks.media.draft import shared_path
 from tasks.media.metadata import Facts
+from tasks.media.safepaths import UnsafePathError
 from tests.helpers.compare import snapshot_of
 
 WHEN = 1_234_567_890_123_456_789
