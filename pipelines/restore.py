@@ -94,6 +94,9 @@ def restore(
             facts.update(_facts(selected.snapshot, result, time.monotonic() - began))
             lines = _lines(selected.snapshot, dest, result, facts["seconds"])
             trouble = _trouble(result, dest, loader)
+            facts["complete"] = store.info(chosen).complete
+            if not facts["complete"]:
+                complain(f"Snapshot {chosen} is known in part only: what else it had nobody knows.")
             conclude(voice, facts, lines, trouble or damage_in(facts.get("recovered", {})))
 
     finish(voice, action, lambda error: facts)
