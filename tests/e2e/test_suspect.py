@@ -113,7 +113,7 @@ def contents_on(*folders: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "moment", ["placed.jsonl", pytest.param("written/001.json", marks=pytest.mark.slow)]
+    "moment", ["placed.jsonl", pytest.param("written/001.json", marks=pytest.mark.night)]
 )
 def test_what_reads_back_wrong_goes_to_another_cartridge(
     job: Job, tmp_path: Path, moment: str
@@ -231,7 +231,7 @@ SLOW = {*INJECTED} - {"the journal", "the catalog"}
 
 
 @pytest.mark.parametrize(
-    "where", [pytest.param(w, marks=pytest.mark.slow if w in SLOW else ()) for w in INJECTED]
+    "where", [pytest.param(w, marks=pytest.mark.night if w in SLOW else ()) for w in INJECTED]
 )
 def test_a_cartridge_that_gives_errors_while_it_is_written_is_set_aside(
     job: Job, tmp_path: Path, where: str
@@ -308,7 +308,7 @@ def history(program: Program, source: Path, cartridges: MakeCartridges) -> Job:
     return Job(program, source, folders)
 
 
-@pytest.mark.parametrize("serial", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
+@pytest.mark.parametrize("serial", [1, *(pytest.param(n, marks=pytest.mark.night) for n in (2, 3))])
 def test_what_lay_only_on_a_lost_cartridge_is_stored_again_and_nothing_else(
     history: Job, tmp_path: Path, serial: int
 ) -> None:
@@ -375,7 +375,7 @@ def test_a_lost_cartridge_is_not_written_where_it_turns_up_again(
     assert_same_tree(history.source, tmp_path / "out" / "source")
 
 
-@pytest.mark.parametrize("serial", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("serial", [1, pytest.param(2, marks=pytest.mark.night)])
 def test_a_cartridge_is_lost_while_a_run_is_unfinished(
     job: Job, tmp_path: Path, serial: int
 ) -> None:

@@ -60,13 +60,8 @@ def test_nothing_is_lost_when_the_power_is_cut_in_the_middle(record: Record, fat
 
 
 @pytest.mark.parametrize("fate", FATES)
-@pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param(n, marks=pytest.mark.night if n % 4 else pytest.mark.slow)
-        for n in range(1, MOMENTS + 1)
-    ],
-)
+@pytest.mark.night
+@pytest.mark.parametrize("moment", range(1, MOMENTS + 1))
 def test_nothing_is_lost_whenever_the_power_is_cut(record: Record, fate: str, moment: int) -> None:
     assert_made_good(record.job, record.cut(len(record.calls) * moment // MOMENTS, fate))
 

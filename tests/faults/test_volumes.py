@@ -17,7 +17,7 @@ from tests.helpers.processes import Process
 from tests.helpers.program import Program
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_root")]
-EXFAT = pytest.param("exfat", marks=pytest.mark.slow)
+EXFAT = pytest.param("exfat", marks=pytest.mark.night)
 KINDS = ["ext4", EXFAT]
 
 
@@ -33,7 +33,7 @@ def cramped(program: Program, loop_volume: MakeVolume) -> Program:
     return program
 
 
-@pytest.mark.parametrize("left", [pytest.param(100_000, marks=pytest.mark.slow), 2_500_000])
+@pytest.mark.parametrize("left", [100_000, pytest.param(2_500_000, marks=pytest.mark.night)])
 def test_a_full_disk_of_the_workspace_ends_the_run_which_goes_on_when_there_is_room(
     cramped: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, left: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_volume_that_takes_no_more_names_gives_way_to_the_next(
 
 
 @pytest.mark.parametrize(
-    "moment", ["placed.jsonl", pytest.param("written/001.json", marks=pytest.mark.slow)]
+    "moment", ["placed.jsonl", pytest.param("written/001.json", marks=pytest.mark.night)]
 )
 def test_a_volume_that_turns_read_only_is_set_aside_and_the_next_is_taken(
     program: Program,
@@ -202,8 +202,8 @@ def test_a_volume_that_turns_read_only_is_set_aside_and_the_next_is_taken(
     "moment",
     [
         "placed.jsonl",
-        pytest.param("plan.json", marks=pytest.mark.slow),
-        pytest.param("written/001.json", marks=pytest.mark.slow),
+        pytest.param("plan.json", marks=pytest.mark.night),
+        pytest.param("written/001.json", marks=pytest.mark.night),
     ],
 )
 def test_a_volume_that_is_taken_away_is_waited_for(

@@ -19,12 +19,9 @@ from tests.helpers.program import Program
 WHAT = {"full": FULL, "sick": SICK, "read-only": READ_ONLY, "gone": GONE, "short": SHORT}
 QUICK = [
     ("workspace", "full", True, 150),
-    ("workspace", "full", True, 1000),
     ("workspace", "sick", False, 400),
     ("cartridges", "full", False, 60),
-    ("cartridges", "sick", False, 40),
     ("cartridges", "gone", True, 70),
-    ("cartridges", "short", True, 1),
 ]
 # How far the failing calls of a walk lie apart; FAULT_STEP=1 walks over each, in a night.
 STEPS = {"workspace": 1250, "cartridges": 150}
