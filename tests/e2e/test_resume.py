@@ -147,7 +147,7 @@ def test_a_run_that_is_killed_while_it_tidies_up_is_over(job: Job, tmp_path: Pat
     processes.go_on(process)
     processes.end_of(process)
     shutil.copytree(tmp_path / "run", run, dirs_exist_ok=True)
-    (run / "outcome.json").unlink(missing_ok=True)  # it goes first
+    (run / "request.json").unlink()  # it goes first
     again = job.program.backup("home")
     assert again["status"] in ("complete", "unchanged")
     assert len(job.program.snapshots("home")) == 1
