@@ -58,6 +58,7 @@ class _Stopped(KeyboardInterrupt):
 
 def main() -> None:
     """Run the command line; only the module of the command that is asked for is loaded."""
+    sys.unraisablehook = _hear_again
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
@@ -93,10 +94,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     In the middle of an import an exception may be swallowed, or taken for another: look again soon.
     """
     if _is_importing(frame):
-        signal.signal(signal.SIGALRM, _interrupt)
-        signal.setitimer(signal.ITIMER_REAL, _SOON)
+        _interrupt_soon()
     else:
         raise _Stopped
+
+
+def _interrupt_soon() -> None:
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+
+def _hear_again(swallowed: sys.UnraisableHookArgs) -> None:
+    """Raise a signal again that came where Python lets nothing out, as just behind a fork."""
+    if isinstance(swallowed.exc_value, _Stopped):
+        _interrupt_soon()
+    else:
+        sys.__unraisablehook__(swallowed)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -1,0 +1,41 @@
+"""The entry point: a signal ends a command, at whatever moment it comes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.program import REPOSITORY
+
+WAIT = "time.sleep(20); sys.exit('nobody heard it')"
+STOP = "os.kill(os.getpid(), signal.SIGTERM)"
+MOMENTS = {
+    "at any time": f"{STOP}; {WAIT}",
+    "just behind a fork": (
+        f"os.register_at_fork(after_in_parent=lambda: {STOP}); os.fork() or os._exit(0); {WAIT}"
+    ),
+    "while an object is forgotten": (
+        f"type('Lost', (), {{'__del__': lambda self: {STOP}}})(); {WAIT}"
+    ),
+    "in the middle of an import": f"import stopping; {WAIT}",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_is_heard(moment: str, tmp_path: Path) -> None:
+    (tmp_path / "stopping.py").write_text(f"import os, signal\n{STOP}\n")
+    code = (
+        "import os, signal, sys, time\n"
+        "from pipelines import __main__ as entry\n"
+        f"def run():\n    {MOMENTS[moment]}\n"
+        "entry._run = run\n"
+        "entry.main()\n"
+    )
+    env = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "cartridge: Interrupted. Run the same command again.\n"
