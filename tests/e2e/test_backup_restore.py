@@ -285,6 +285,7 @@ def check_extracted(row: Row, found: dict[bytes, Facts]) -> None:
         assert facts.target == row["link_target"], path
 
 
+@pytest.mark.night
 def test_each_file_is_read_from_its_frame_alone(farm: Farm) -> None:
     media, read = farm.written, 0
     for row in farm.rows:

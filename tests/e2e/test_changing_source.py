@@ -398,6 +398,7 @@ def test_a_file_that_may_no_longer_be_read_is_reported_each_time(
     assert (outcome["status"], outcome["added"]) == ("complete", 1)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("name", ["new.txt", pytest.param("0001.txt", marks=pytest.mark.night)])
 def test_a_file_that_stays_unreadable_makes_no_new_snapshot_each_time(
     theirs: tuple[Program, Path], name: str

@@ -158,7 +158,7 @@ def test_a_damaged_label_is_damage_and_not_a_cartridge_that_is_away(
         assert LABEL in found.out
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_bit_anywhere_in_a_label_is_found(home: Home) -> None:
     sound = (home.first / LABEL).read_bytes()
     for seed in range(60):
@@ -189,7 +189,7 @@ def test_a_damaged_list_of_sums_is_found(home: Home, damage: Damage) -> None:
         assert home.verify(what, 5)["1"]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_bit_anywhere_in_the_list_of_sums_is_found(home: Home) -> None:
     sound = (home.first / SUMS).read_bytes()
     for seed in range(60):

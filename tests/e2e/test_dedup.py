@@ -65,6 +65,7 @@ def test_many_equal_small_files_are_stored_once(
     assert_same_tree(source, tmp_path / "out" / "source")
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("size", [30, pytest.param(100, marks=pytest.mark.slow)])
 def test_what_two_large_files_share_is_stored_once(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path, size: int

@@ -208,6 +208,7 @@ def test_older_snapshots_and_files_in_parts(
     assert export(program, tmp_path / "at.tar", "--at", first["time"])["snapshot"] == first["id"]
 
 
+@pytest.mark.night
 def test_memory_does_not_grow_with_the_content(
     program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
 ) -> None:

@@ -396,7 +396,7 @@ def test_a_mount_that_lies_where_cartridges_are_looked_for_does_not_hang(
 # Many entries.
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_folder_among_a_million_entries_takes_little_time_and_memory(
     program: Program, tmp_path: Path
 ) -> None:

@@ -292,6 +292,7 @@ def test_a_terminal_gets_a_table(program: Program, terminal: Terminal) -> None:
     assert "\N{BOX DRAWINGS LIGHT VERTICAL}" in text
 
 
+@pytest.mark.night
 def test_large_answers_take_little_memory(program: Program) -> None:
     store = make_profile(program.workspace)
     add_numbered(store, FIRST, range(200_000))

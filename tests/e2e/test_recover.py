@@ -529,7 +529,7 @@ def test_a_manifest_that_is_a_link_is_damage(forged: Home, tmp_path: Path) -> No
     assert forged.recover(code=5)["from_archives"]
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_a_manifest_that_expands_without_end_takes_no_memory_without_bounds(forged: Home) -> None:
     """One value a million times, over and over: kilobytes that become gigabytes."""
     import pyarrow as pa

@@ -377,7 +377,7 @@ class HandDiary(Diary):
             assert_same_tree(facts, out / "source")
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @hypothesis.settings(max_examples=15, suppress_health_check=PATIENT)
 @hypothesis.given(tree=strategies.trees(), rounds=strategies.change_sequences())
 def test_every_snapshot_of_any_history_comes_back(tree: strategies.Tree, rounds: Rounds) -> None:

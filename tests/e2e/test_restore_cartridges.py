@@ -208,6 +208,7 @@ def test_one_that_nobody_has_is_done_without_and_what_it_costs_is_listed(
     assert there == {f"source/{path.name}" for path in shelf.source.iterdir()} - missing
 
 
+@pytest.mark.night
 def test_none_of_them_is_an_answer_too(shelf: Shelf, terminal: Terminal, tmp_path: Path) -> None:
     shelf.put_away(1, 2)
     child = terminal("restore", "home", tmp_path / "out")
@@ -358,6 +359,7 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.rglob(".cartridge-part-*"))
 
 
+@pytest.mark.night
 def test_in_a_machine_with_one_drive_a_file_comes_together_run_by_run(
     large: Shelf, tmp_path: Path
 ) -> None:
@@ -399,6 +401,7 @@ def replace_by_a_link(part: Path) -> None:
     part.symlink_to(target)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("befalls", [spoil, fill_hole, give_another_name, replace_by_a_link])
 def test_parts_that_are_not_right_get_into_no_file(
     large: Shelf, tmp_path: Path, befalls: Callable[[Path], None]
@@ -417,6 +420,7 @@ def test_parts_that_are_not_right_get_into_no_file(
     assert before is None or elsewhere.read_bytes() == before
 
 
+@pytest.mark.night
 def test_parts_of_what_was_since_backed_up_anew_are_swept_away(
     large: Shelf, tmp_path: Path
 ) -> None:

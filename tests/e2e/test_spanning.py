@@ -60,6 +60,7 @@ def small_files(folder: Path) -> None:
     fill(folder, files=60, size=900_000)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(
     "make",
     [

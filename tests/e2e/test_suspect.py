@@ -308,6 +308,7 @@ def history(program: Program, source: Path, cartridges: MakeCartridges) -> Job:
     return Job(program, source, folders)
 
 
+@pytest.mark.night
 @pytest.mark.parametrize("serial", [1, *(pytest.param(n, marks=pytest.mark.night) for n in (2, 3))])
 def test_what_lay_only_on_a_lost_cartridge_is_stored_again_and_nothing_else(
     history: Job, tmp_path: Path, serial: int

@@ -217,7 +217,7 @@ def test_a_kind_that_nobody_knows_is_told(forged: Forged) -> None:
     assert not (forged.out / "s" / "what").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.night
 def test_folders_thousands_deep_come_back(forged: Forged) -> None:
     deep = [row("/".join(["d"] * depth), "dir") for depth in range(1, 2500)]
     ended = forged.restore(*deep, limit=STOP, timeout=300)
