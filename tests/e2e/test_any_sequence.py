@@ -65,7 +65,7 @@ def live_through(tree: strategies.Tree, rounds: Rounds) -> None:
         diary.check()
 
 
-@hypothesis.settings(max_examples=15, suppress_health_check=PATIENT)
+@hypothesis.settings(max_examples=5, suppress_health_check=PATIENT)
 @hypothesis.given(tree=strategies.trees(), rounds=strategies.change_sequences())
 def test_every_snapshot_restores_to_what_was_there(tree: strategies.Tree, rounds: Rounds) -> None:
     live_through(tree, rounds)
