@@ -108,7 +108,9 @@ def test_each_host_packs_its_share_and_writes_the_cartridge_that_it_has(
     assert site.program.backup("home")["status"] == "unchanged"
 
 
-@pytest.mark.parametrize("moment", ["packed/0001000003.json", "plan.json"])
+@pytest.mark.parametrize(
+    "moment", ["packed/0001000003.json", pytest.param("plan.json", marks=pytest.mark.night)]
+)
 def test_one_host_is_killed_and_the_other_finishes(site: Site, tmp_path: Path, moment: str) -> None:
     site.begin(files=300, size=400_000, capacity="200MB")
     both = [site.start(0), site.start(1)]
