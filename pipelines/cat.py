@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import Debug, Workspace, app, finish
+from pipelines.cli import At, Debug, Snapshot, Workspace, app, finish
 from pipelines.loading import Loader
 from pipelines.report import Voice
-from pipelines.restore import choose_snapshot
-from pipelines.workspace import find_workspace, load_profile, open_place
+from pipelines.workspace import choose_snapshot, find_workspace, load_profile
+from tasks.catalog.runs import Place
 from tasks.catalog.selection import select_file
 from tasks.media.outlet import Pipe
 from tasks.model.errors import DamageFound, DestinationUnusable, FormatDamaged
@@ -24,12 +24,8 @@ def cat(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="<source>/<path>, or a path below a source.")
     ],
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="The newest one not later.")
-    ] = None,
+    snapshot: Snapshot = None,
+    at: At = None,
     workspace: Workspace = None,
     json: Annotated[
         bool, typer.Option("--json", help="Tell errors as a JSON object on standard error.")
@@ -41,7 +37,7 @@ def cat(
 
     def action() -> None:
         folder = find_workspace(workspace)
-        place, profile = open_place(folder, name), load_profile(folder, name)
+        place, profile = Place(folder, name), load_profile(folder, name)
         chosen = choose_snapshot(place.store, name, snapshot, at)
         selected = select_file(place.store, chosen, path)
         folders = Loader(profile, place, ask=False).every(selected)

@@ -16,6 +16,10 @@ Workspace = Annotated[
     str | None,
     typer.Option("--workspace", metavar="DIR", help="Where profiles and catalogs live."),
 ]
+Snapshot = Annotated[
+    str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
+]
+At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="The newest one not later.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", hidden=True)]
 

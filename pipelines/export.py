@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.cli import At, Debug, Json, Snapshot, Workspace, app, finish
 from pipelines.loading import Loader
 from pipelines.report import Voice, few
-from pipelines.restore import choose_snapshot
-from pipelines.workspace import find_workspace, load_profile, open_place
+from pipelines.workspace import choose_snapshot, find_workspace, load_profile
+from tasks.catalog.runs import Place
 from tasks.catalog.selection import select
 from tasks.media import durable
 from tasks.media.outlet import Outlet, Pipe, appearing
@@ -39,12 +39,8 @@ def export(
         str,
         typer.Option("-o", "--output", metavar="FILE", help="A new file; - for standard output."),
     ],
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="The newest one not later.")
-    ] = None,
+    snapshot: Snapshot = None,
+    at: At = None,
     workspace: Workspace = None,
     json: Json = False,
     debug: Debug = False,
@@ -56,7 +52,7 @@ def export(
 
     def action() -> None:
         folder = find_workspace(workspace)
-        place, profile = open_place(folder, name), load_profile(folder, name)
+        place, profile = Place(folder, name), load_profile(folder, name)
         chosen = choose_snapshot(place.store, name, snapshot, at)
         selected = select(place.store, chosen, patterns or [])
         folders = Loader(profile, place, ask=False).every(selected)

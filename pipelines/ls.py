@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli import Debug, Json, Workspace, app, debugging, finish
+from pipelines.cli import At, Debug, Json, Snapshot, Workspace, app, debugging, finish
 from pipelines.report import Voice, printable
-from pipelines.workspace import find_workspace, open_place
+from pipelines.workspace import choose_snapshot, find_workspace, open_place
 from tasks.catalog import queries
 from tasks.catalog.queries import Entry
-from tasks.catalog.store import Store
 from tasks.model.errors import CartridgeError, Interrupted, StageFailed
 
 
@@ -23,12 +22,8 @@ def ls(
     path: Annotated[
         str | None, typer.Argument(metavar="[PATH]", help="Only what is at and below it.")
     ] = None,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="The newest one not later.")
-    ] = None,
+    snapshot: Snapshot = None,
+    at: At = None,
     workspace: Workspace = None,
     json: Json = False,
     debug: Debug = False,
@@ -38,7 +33,7 @@ def ls(
 
     def action() -> int:
         store = open_place(find_workspace(workspace), name).store
-        chosen = _choose(store, name, snapshot, at)
+        chosen = choose_snapshot(store, name, snapshot, at)
         found = queries.entries(store, chosen, path)
         if json:
             listed = ([entry.facts() for entry in page] for page in found)
@@ -47,14 +42,6 @@ def ls(
         return 0
 
     finish(voice, action)
-
-
-def _choose(store: Store, name: str, snapshot: str | None, at: str | None) -> str:
-    if at is None:
-        return store.require(name, snapshot)
-    from pipelines.restore import choose_snapshot
-
-    return choose_snapshot(store, name, snapshot, at)
 
 
 def _line(entry: Entry) -> str:

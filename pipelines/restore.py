@@ -10,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.cli import At, Debug, Json, Snapshot, Workspace, app, finish
 from pipelines.loading import Loader
 from pipelines.recover import conclude, damage_in, facts_of, passing_place, told
 from pipelines.report import Voice, complain, few, is_terminal, say, table
-from pipelines.workspace import find_workspace, load_profile
+from pipelines.workspace import choose_snapshot, find_workspace, load_profile
 from tasks.catalog.cover import cover, shares
 from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
-from tasks.catalog.store import Store
 from tasks.media.destination import Destination
 from tasks.media.draft import PART
 from tasks.media.naming import substitute_path
@@ -28,12 +27,12 @@ from tasks.model.errors import (
     CartridgeWanted,
     DamageFound,
     DestinationUnusable,
-    SnapshotMissing,
     UsageError,
 )
 from tasks.model.profile import Profile
-from tasks.model.units import format_size, parse_moment, snapshot_time
+from tasks.model.units import format_size
 from tasks.restore import Restored
+from tasks.restore import restore as restore_rows
 
 # What a place may not have at all: those are listed by name.
 NOT_MADE = ("links", "fifos", "devices")
@@ -52,12 +51,8 @@ def restore(
         list[str] | None,
         typer.Option("--from", metavar="DIR", help="A cartridge; no workspace is needed."),
     ] = None,
-    snapshot: Annotated[
-        str | None, typer.Option("--snapshot", metavar="ID", help="Not the newest one.")
-    ] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="The newest one not later.")
-    ] = None,
+    snapshot: Snapshot = None,
+    at: At = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove what the snapshot does not have.")
     ] = False,
@@ -90,12 +85,13 @@ def restore(
                 return
             if delete:
                 facts["removed"] = _delete_foreign(selected, dest, patterns, voice, ask, yes)
-            result = _restore(selected, store, dest, loader, workers or os.cpu_count() or 1)
+            info, processes = store.info(chosen), workers or os.cpu_count() or 1
+            result = restore_rows(selected, info.roots, dest, loader, processes)
             facts.update(_facts(selected.snapshot, result, time.monotonic() - began))
             lines = _lines(selected.snapshot, dest, result, facts["seconds"])
             trouble = _trouble(result, dest, loader)
-            facts["complete"] = store.info(chosen).complete
-            if not facts["complete"]:
+            facts["complete"] = info.complete
+            if not info.complete:
                 complain(f"Snapshot {chosen} is known in part only: what else it had nobody knows.")
             conclude(voice, facts, lines, trouble or damage_in(facts.get("recovered", {})))
 
@@ -126,29 +122,6 @@ def _meant(words: list[str], volumes: list[str] | None) -> tuple[str, str, list[
     if not rest:
         raise UsageError(reason="Missing argument 'DEST'.")
     return name, rest[0], rest[1:]
-
-
-def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | None) -> str:
-    """Return the snapshot that is meant: an id, a time, or the newest; else SnapshotMissing."""
-    if at is None:
-        return store.require(profile, snapshot)
-    if snapshot is not None:
-        raise UsageError(reason="--snapshot and --at exclude each other.")
-    try:
-        moment = parse_moment(at)
-    except ValueError as error:
-        raise UsageError(reason=f"--at: '{at}' is not a time like '2026-11-01 12:00'.") from error
-    earlier = [s for s in store.snapshots() if snapshot_time(s) <= moment]
-    if not earlier:
-        raise SnapshotMissing(profile=profile, wanted=f"from {at} or earlier")
-    return earlier[-1]
-
-
-def _restore(selected: Selected, store: Store, dest: str, loader: Loader, workers: int) -> Restored:
-    from tasks.restore import restore as restore_rows
-
-    roots = store.info(selected.snapshot).roots
-    return restore_rows(selected, roots, dest, loader, workers)
 
 
 def _facts(snapshot: str, result: Restored, seconds: float) -> dict[str, Any]:

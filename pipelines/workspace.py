@@ -1,4 +1,4 @@
-"""Finding the workspace and the profiles in it."""
+"""Finding the workspace, and profiles and snapshots in it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tasks.catalog.runs import Place
+from tasks.catalog.store import Store
 from tasks.media import durable
-from tasks.model.errors import ProfileInvalid, ProfileMissing
+from tasks.model.errors import ProfileInvalid, ProfileMissing, SnapshotMissing, UsageError
+from tasks.model.units import parse_moment, snapshot_time
 
 if TYPE_CHECKING:
     from tasks.model.profile import Profile, Source
@@ -86,3 +88,19 @@ def lenient_sources(workspace: str, name: str) -> list[str]:
         return []
     sources = load_profile(workspace, name).source
     return [source.name for source in sources if source.change_detection == "mtime"]
+
+
+def choose_snapshot(store: Store, profile: str, snapshot: str | None, at: str | None) -> str:
+    """Return the snapshot that is meant: an id, a time, or the newest; else SnapshotMissing."""
+    if at is None:
+        return store.require(profile, snapshot)
+    if snapshot is not None:
+        raise UsageError(reason="--snapshot and --at exclude each other.")
+    try:
+        moment = parse_moment(at)
+    except ValueError as error:
+        raise UsageError(reason=f"--at: '{at}' is not a time like '2026-11-01 12:00'.") from error
+    earlier = [s for s in store.snapshots() if snapshot_time(s) <= moment]
+    if not earlier:
+        raise SnapshotMissing(profile=profile, wanted=f"from {at} or earlier")
+    return earlier[-1]
