@@ -83,7 +83,7 @@ def compare_snapshots(new: str, old: str, lenient: Collection[str], file: str) -
     judge = Judge(lenient=frozenset(lenient), unread=(), forced=False)
     with TableWriter(file, CHANGES) as writer:
         windows = _windows(_Side(new), _Side(old))
-        for changed in ahead(lambda window: _changed(window, judge), windows):
+        for changed in ahead(lambda window: _changed(window, judge), windows, 1):
             if changed is not None:
                 writer.write(changed)
         writer.close()
