@@ -184,6 +184,7 @@ class _Session:
         outcome = replace(self._run_until_done(run), seconds=round(self._seconds(), 3))
         runlog.log(self._place, run.snapshot, "ended", status=outcome.status)
         damaged = run.load(DAMAGE, list) if run.has(DAMAGE) else []
+        run.end()
         if self._lock.is_last():
             run.discard()
         if damaged:

@@ -29,7 +29,7 @@ class Options:
 
 def unfinished(place: Place) -> Run | None:
     """Return the unfinished run of a profile, if there is one."""
-    return next((run for run in place.runs() if run.has("request.json")), None)
+    return next((run for run in place.runs() if not run.is_over), None)
 
 
 def open_run(place: Place, profile: Profile, options: Options, *, is_alone: bool) -> Run:
@@ -38,9 +38,8 @@ def open_run(place: Place, profile: Profile, options: Options, *, is_alone: bool
     Where nobody else works on it, what killed processes left is taken away. Raises UsageError where
     the options would change what the unfinished run was to do.
     """
-    for rest in place.runs() if is_alone else ():
-        if not rest.has("request.json"):
-            rest.discard()
+    if is_alone:
+        _discard_rests(place)
     place.store.keep_profile(public_text(place.profile_name, profile))
     run = unfinished(place)
     if run is None:
@@ -77,9 +76,7 @@ def abandon(place: Place) -> str | None:
 
     What it has put on cartridges is dead from now on, wherever they are; the next prune removes it.
     """
-    for rest in place.runs():
-        if not rest.has("request.json"):
-            rest.discard()  # it was given up before, but not to the end
+    _discard_rests(place)
     run = unfinished(place)
     if run is None:
         return None
@@ -91,6 +88,13 @@ def abandon(place: Place) -> str | None:
         place.store.update_archives(lambda rows: export.merged(rows, dead))
     run.discard()
     return run.snapshot
+
+
+def _discard_rests(place: Place) -> None:
+    """Remove what is left of runs that ended together, or were not removed to the end."""
+    for run in place.runs():
+        if run.is_over:
+            run.discard()
 
 
 def _begin(place: Place, profile: Profile, options: Options) -> Run:

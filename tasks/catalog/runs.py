@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+_ENDED = "ended.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -47,7 +49,7 @@ class Place:
         return os.path.join(self.folder, "looked.json")
 
     def runs(self) -> list[Run]:
-        """Return the unfinished runs, oldest first; finished ones leave nothing behind."""
+        """Return the runs that have left a folder, oldest first."""
         folder = os.path.join(self.folder, "runs")
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         return [Run(self, name) for name in names]
@@ -166,6 +168,18 @@ class Run:
     def spooled(self, number: str) -> str:
         """Name an archive in the spool."""
         return os.path.join(self.spool, f"{number}.tar.lz4")
+
+    def end(self) -> None:
+        """Record that the run is over; its last participant, or the next run, removes it.
+
+        Two that end together each see the other still at work.
+        """
+        durable.write_whole(self.path(_ENDED), b"{}\n")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to go on with: it has ended, or never began."""
+        return self.has(_ENDED) or not self.has("request.json")
 
     def discard(self) -> None:
         """Remove the run and what it left in the spool.

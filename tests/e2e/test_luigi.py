@@ -1,6 +1,7 @@
 """A central scheduler may watch a run and share it out; it learns nothing it need not know."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -69,6 +70,23 @@ def test_a_run_goes_through_luigid_which_sees_stages_and_no_files(
     program.restore("home", tmp_path / "out")
     assert_same_tree(source, tmp_path / "out" / "source")
     assert program.backup("home", "--scheduler", luigid.url)["status"] == "unchanged"
+
+
+def test_a_run_that_two_end_together_is_over(
+    program: Program, source: Path, cartridges: MakeCartridges, luigid: Luigid
+) -> None:
+    """Each sees the other at work and leaves the run's folder; the next run starts anew."""
+    (source / "old").write_text("old")
+    program.init("home", [source], cartridges(1), capacity="50MB")
+    with (program.workspace / "state" / "home" / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as another participant does
+        first = program.backup("home", "--scheduler", luigid.url)
+    assert program.json("status", "home")["unfinished"] is None
+    (source / "new").write_text("new")
+    second = program.backup("home")
+    assert (second["status"], second["added"]) == ("complete", 1)
+    assert program.snapshots("home") == [first["snapshot"], second["snapshot"]]
+    assert not os.listdir(program.workspace / "state" / "home" / "runs")
 
 
 @pytest.mark.night
