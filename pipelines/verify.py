@@ -62,9 +62,13 @@ def verify(
 
 def check(cartridge: Cartridge, store: Store | None) -> Verdict:
     """Read a cartridge back; what the catalog knows of it has to be there too."""
-    rows = store.archives() if store is not None else []
-    mine = [r for r in rows if r.cartridge == cartridge.label.serial and r.state != DEAD]
-    return examine(cartridge, {row.archive: row.sha256 for row in mine}, ignore)
+
+    def known() -> dict[str, str]:
+        rows = store.archives() if store is not None else []
+        mine = [r for r in rows if r.cartridge == cartridge.label.serial and r.state != DEAD]
+        return {row.archive: row.sha256 for row in mine}
+
+    return examine(cartridge, known, ignore)
 
 
 def _chosen(folder: str, name: str) -> tuple[Store | None, list[Cartridge]]:

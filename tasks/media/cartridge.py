@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 
@@ -117,12 +118,26 @@ class Cartridge:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield (name, size in bytes) of every regular file here."""
+        for name, facts in self._files():
+            yield name, facts.st_size
+
+    def lists(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of all files but the archives: name -> (bytes, nanoseconds)."""
+        return {
+            name: (facts.st_size, facts.st_mtime_ns)
+            for name, facts in self._files()
+            if not name.startswith("archives/")
+        }
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         for folder, folders, names in os.walk(self._base, onerror=_raise):
             folders[:] = sorted(f for f in folders if f not in _NOT_FOREIGN)
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                if os.path.isfile(path) and not os.path.islink(path):
-                    yield os.path.relpath(path, self._base), os.path.getsize(path)
+                with contextlib.suppress(FileNotFoundError):  # a draft that got its name meanwhile
+                    facts = os.lstat(path)
+                    if stat.S_ISREG(facts.st_mode):
+                        yield os.path.relpath(path, self._base), facts
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -250,18 +265,20 @@ class Cartridge:
         """Put the catalog's files here (name -> path or content), and the list of all sums.
 
         `stale` are names that go. All is written before any of it gets its name: where there is no
-        room for it, the cartridge is as it was.
+        room for it, the cartridge is as it was. The draft of the list stays to the end: as long as
+        it lies there, the list that has its name need not be right.
         """
         with self._medium():
             drafts = self._drafts(files, stale)
-            for name, draft in drafts.items():
-                durable.publish(draft, self.file(name))
+            for name in files:
+                durable.publish(drafts[name], self.file(name))
             for name in stale:
                 durable.remove(self.file(name))
+            durable.publish(drafts[SUMS], self.file(SUMS))
         self._used = -1
 
     def _drafts(self, files: Mapping[str, str | bytes], stale: set[str]) -> dict[str, str]:
-        """Write files and the list of sums as drafts; return name -> draft, the list last."""
+        """Write files and the list of sums as drafts; return name -> draft."""
         drafts = {name: self.file(name) + durable.DRAFT for name in [*files, SUMS]}
         try:
             for name, content in files.items():

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.media import durable
 from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
@@ -17,6 +17,8 @@ from tasks.model.errors import CartridgeError, FormatDamaged
 
 _PIECE = 4 << 20
 _THREADS = 2
+# How often a cartridge is read that changes while it is read.
+_LOOKS = 3
 _LARGEST_FILE = 4 << 30
 _LISTED = (LABEL, JOURNAL, "README.txt", "restore.sh")
 _FOLDERS = ("archives/", "catalog/")
@@ -48,11 +50,29 @@ def judged(archives: Mapping[str, str], sums: Mapping[str, str]) -> dict[str, st
     return {n: d for n, d in sums.items() if n == LABEL or n.startswith("archives/")}
 
 
-def examine(cartridge: Cartridge, known: Mapping[str, str], seen: Callable[[int], None]) -> Verdict:
+def examine(
+    cartridge: Cartridge, known: Callable[[], Mapping[str, str]], seen: Callable[[int], None]
+) -> Verdict:
     """Read all of a cartridge back, and judge its lists by each other.
 
-    `known` is what the catalog has of its archives, {} where there is none; its word goes first.
+    `known` returns what the catalog has of its archives, {} where there is none; its word goes
+    first. What somebody writes to meanwhile is looked at again, and while a seal is being put, its
+    archives and its label alone are judged: the rest is partly new.
     """
+    for _ in range(_LOOKS):
+        lists = cartridge.lists()
+        verdict = _examine(cartridge, known(), seen)
+        if not verdict.damaged or cartridge.lists() == lists:
+            break
+    if SUMS + durable.DRAFT in lists:
+        lasting = [n for n in verdict.damaged if n == LABEL or n.startswith("archives/")]
+        return replace(verdict, damaged=lasting)
+    return verdict
+
+
+def _examine(
+    cartridge: Cartridge, known: Mapping[str, str], seen: Callable[[int], None]
+) -> Verdict:
     broken = {LABEL} - _readable_label(cartridge)
     journal = _listed(broken, JOURNAL, lambda: {x.archive: x.sha256 for x in cartridge.journal()})
     sums = _listed(broken, SUMS, cartridge.sums)

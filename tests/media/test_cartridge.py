@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.media import cartridge as media
+from tasks.media import durable
 from tasks.media.cartridge import Cartridge, rounded, write_label
-from tasks.media.readback import expected_sums, read_back
+from tasks.media.readback import examine, expected_sums, read_back
 from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
@@ -172,6 +174,47 @@ def test_sealing_again_replaces_and_drops_what_is_stale(cartridge: Cartridge) ->
     cartridge.seal({"catalog/b": b"2", "catalog/c": b"2"}, {"catalog/a", "catalog/never"})
     assert files(cartridge) == {"CARTRIDGE.json", "SHA256SUMS", "catalog/b", "catalog/c"}
     sha256sum(cartridge)
+
+
+def test_a_seal_is_no_damage_at_any_moment(
+    cartridge: Cartridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = place(cartridge, 1, b"good")
+    cartridge.seal({"catalog/a": b"1", "catalog/b": b"1"}, set())
+    cartridge.seal({"catalog/b": b"2"}, {"catalog/a"})
+    found: list[list[str]] = []
+
+    def looking(change: Callable[..., None]) -> Callable[..., None]:
+        def changed(*args: str) -> None:
+            change(*args)
+            found.append(examine(cartridge, dict, lambda count: None).damaged)
+
+        return changed
+
+    for name in ("publish", "remove"):
+        monkeypatch.setattr(durable, name, looking(getattr(durable, name)))
+    cartridge.seal({"catalog/b": b"3", "catalog/c": b"3"}, {"catalog/a"})
+    assert found == [[]] * 4
+
+    Path(cartridge.file(placed.archive)).write_bytes(b"evil")
+    found.clear()
+    cartridge.seal({"catalog/b": b"4"}, set())
+    assert found == [[placed.archive]] * 2
+
+
+def test_what_changes_while_it_is_verified_is_looked_at_again(cartridge: Cartridge) -> None:
+    """An archive that the catalog knows and a prune removes meanwhile is not missing."""
+    placed = place(cartridge, 1, b"old")
+    known = {placed.archive: placed.sha256}
+
+    def prune() -> dict[str, str]:
+        told = dict(known)
+        if known:
+            known.clear()
+            cartridge.drop({placed.archive})
+        return told
+
+    assert examine(cartridge, prune, lambda count: None).damaged == []
 
 
 def test_the_sums_of_archives_are_those_of_the_journal(cartridge: Cartridge) -> None:
