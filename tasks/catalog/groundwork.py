@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tasks.catalog.lookalikes import lookalikes
-from tasks.catalog.selection import Selected
+from tasks.catalog.present import is_there
+from tasks.catalog.selection import Selected, words_of
 from tasks.media.destination import Destination, Place
 from tasks.media.filesystem import Traits
 from tasks.media.naming import Naming
@@ -95,6 +96,8 @@ class Groundwork:
         for device, (folder, traits) in self._traits.items():
             mine = device_of_row == device
             lengths = (data if traits.holes else sizes)[mine]
+            if not traits.links:
+                lengths = lengths + self._copies(selected)[mine]
             free, block, entries = self._place.room(folder)
             needed = int((-(-lengths // block) * block).sum())
             if needed - freed > free:
@@ -103,6 +106,21 @@ class Groundwork:
             if entries and int(np.count_nonzero(lengths)) > entries:
                 return f"there is no room for so many files: it takes {entries} more"
         return None
+
+    def _copies(self, selected: Selected) -> Any:
+        """Return for each row the bytes that it takes where further names of a file are copies."""
+        return np.array(
+            [
+                size if kind == "hardlink" and not is_there(path, self.there) else 0
+                for kind, size, path in zip(
+                    words_of(selected.rows, "type"),
+                    selected.rows.column("size").to_pylist(),
+                    self.paths,
+                    strict=True,
+                )
+            ],
+            np.int64,
+        )
 
     def _device_of_row(self) -> Any:
         if len(self._traits) == 1:

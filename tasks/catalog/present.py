@@ -45,7 +45,7 @@ def find_present(
     found = Present()
     if not there:
         return found
-    numbers = [number for number, path in enumerate(paths) if _is_there(path, there)]
+    numbers = [number for number, path in enumerate(paths) if is_there(path, there)]
     files = rows.take(pa.array(numbers, pa.int64()))
     kinds = files.column("type").cast(pa.string()).to_pylist()
     numbers = [number for number, kind in zip(numbers, kinds, strict=True) if kind == "file"]
@@ -59,7 +59,8 @@ def find_present(
     return found
 
 
-def _is_there(path: bytes, there: Mapping[bytes, frozenset[bytes]]) -> bool:
+def is_there(path: bytes, there: Mapping[bytes, frozenset[bytes]]) -> bool:
+    """Whether an entry was there before, by the names in the folders that were."""
     folder, _, name = path.rpartition(b"/")
     return name in there.get(folder, ())
 

@@ -47,6 +47,24 @@ def test_what_is_there_already_needs_no_room(
     assert_same_tree(source, out / "source")
 
 
+def test_names_need_room_where_each_becomes_a_copy(
+    program: Program, source: Path, cartridges: MakeCartridges, loop_volume: MakeVolume
+) -> None:
+    (source / "photo").write_bytes(os.urandom(2 * MEGABYTE))
+    for number in range(4):
+        os.link(source / "photo", source / f"name {number}")
+    program.init("home", [source], cartridges(1))
+    program.backup("home")
+    out = loop_volume(8, kind="exfat")
+    error = program.restore("home", out, code=1)
+    assert "it needs 10.0 MB" in error["message"]
+    assert list(out.iterdir()) == []
+    program.restore("home", loop_volume(6))
+    roomy = loop_volume(16, kind="exfat")
+    for _ in range(2):  # copies that are there need no room a second time
+        assert program.restore("home", roomy)["damaged"] == []
+
+
 def test_holes_need_no_room(
     program: Program, source: Path, cartridges: MakeCartridges, loop_volume: MakeVolume
 ) -> None:
