@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 from tasks.catalog.selection import Selected
-from tasks.catalog.stored import StoredFiles, zeros
+from tasks.catalog.stored import StoredFiles
 from tasks.media.outlet import Outlet
+from tasks.media.stable import zeros
 
 
 def cat(selected: Selected, folders: Mapping[int, str], out: Outlet) -> None:
@@ -15,7 +17,7 @@ def cat(selected: Selected, folders: Mapping[int, str], out: Outlet) -> None:
     Raises FormatDamaged before the first wrong byte. All stretches may be right and the file wrong
     as a whole, where the catalog is damaged: then it is raised at the end.
     """
-    with StoredFiles(selected, folders) as files:
+    with closing(StoredFiles(selected, folders)) as files:
         file = files.file(0)
         position = 0
         for offset, pieces in files.stretches(file):

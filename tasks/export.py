@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.metadata import root_member
 from tasks.catalog.selection import Selected, table_keys, words_of
-from tasks.catalog.stored import StoredFile, StoredFiles, zeros
+from tasks.catalog.stored import StoredFile, StoredFiles
 from tasks.formats import tar
-from tasks.formats.manifest import attribute_name, integers, keys, named_attributes, words
+from tasks.formats.manifest import integers, keys, named_attributes, words
 from tasks.media.outlet import Outlet
 from tasks.media.safepaths import UnsafePathError, check_path
+from tasks.media.stable import zeros
 from tasks.model.errors import FormatDamaged
 from tasks.model.words import SourceRoot
 
@@ -44,7 +46,7 @@ def export(
     What has damaged content is listed, and not in the tar. Raises FormatDamaged for a catalog that
     names what lies outside of its sources.
     """
-    with StoredFiles(selected, folders) as files:
+    with closing(StoredFiles(selected, folders)) as files:
         exporting = _Exporting(selected, files, out)
         exporting.run(roots)
     return exporting.result
@@ -72,7 +74,7 @@ class _Exporting:
         early = self._early()
         first = set(self._sources[early])
         for source in sorted(first):
-            self._headers(_root(root) for root in roots if root.source == source)
+            self._headers(root_member(root) for root in roots if root.source == source)
             self._headers(self._at(np.flatnonzero(early & (self._sources == source))))
         for row, member in self._members(self._files_in_order()):
             self._file(row, member)
@@ -81,7 +83,7 @@ class _Exporting:
         self._headers(self._sound_links())
         self._headers(self._at(np.flatnonzero((self._kinds == "dir") & ~early)[::-1]))
         late = (set(self._sources) or {root.source for root in roots}) - first
-        self._headers(_root(root) for root in roots if root.source in late)
+        self._headers(root_member(root) for root in roots if root.source in late)
         self._write(tar.END)
         self.result.damaged = sorted(key.decode("utf-8", "replace") for key in self._bad)
 
@@ -142,11 +144,13 @@ class _Exporting:
         for _, pieces in self._files.stretches(file):
             yield from pieces
 
-    def _filled(self, file: StoredFile) -> Iterator[memoryview]:
+    def _filled(self, file: StoredFile) -> Iterator[bytes | memoryview]:
         """Yield all of a file, with zeros for holes."""
         position = 0
         for offset, pieces in self._files.stretches(file):
-            for piece in itertools.chain(zeros(offset - position), pieces):
+            yield from zeros(offset - position)
+            position = offset
+            for piece in pieces:
                 yield piece
                 position += len(piece)
         yield from zeros(file.size - position)
@@ -219,19 +223,6 @@ def _check_name(name: bytes) -> None:
         raise FormatDamaged(
             file="the catalog", reason=f"it has the unsafe name {name!r}"
         ) from error
-
-
-def _root(root: SourceRoot) -> tar.Member:
-    """Return the folder of a source itself, which has no row; names of its owner are not kept."""
-    return tar.Member(
-        name=root.source.encode(),
-        kind="dir",
-        mode=root.mode,
-        uid=root.uid,
-        gid=root.gid,
-        mtime_ns=root.mtime_ns,
-        xattrs=[(attribute_name(k), bytes.fromhex(value)) for k, value in root.xattrs.items()],
-    )
 
 
 def _is_sparse(file: StoredFile) -> bool:

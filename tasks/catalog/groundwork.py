@@ -12,8 +12,8 @@ from tasks.catalog.lookalikes import lookalikes
 from tasks.catalog.present import is_there
 from tasks.catalog.selection import Selected, words_of
 from tasks.media.destination import Destination, Place
-from tasks.media.filesystem import Traits
 from tasks.media.naming import Naming
+from tasks.media.traits import Traits
 from tasks.model.units import format_size
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from tasks.formats import tar
 from tasks.formats.manifest import attribute_name, integers, named_attributes
 from tasks.media.metadata import Facts
 from tasks.model.words import SourceRoot
@@ -30,3 +31,17 @@ def root_facts(root: SourceRoot) -> Facts:
     """Return the metadata of the folder of a source."""
     xattrs = [(attribute_name(k), bytes.fromhex(value)) for k, value in root.xattrs.items()]
     return Facts(mode=root.mode, uid=root.uid, gid=root.gid, mtime_ns=root.mtime_ns, xattrs=xattrs)
+
+
+def root_member(root: SourceRoot) -> tar.Member:
+    """Return the folder of a source as a tar has it; names of its owner are not kept."""
+    facts = root_facts(root)
+    return tar.Member(
+        name=root.source.encode(),
+        kind="dir",
+        mode=facts.mode,
+        uid=facts.uid,
+        gid=facts.gid,
+        mtime_ns=facts.mtime_ns,
+        xattrs=facts.xattrs,
+    )

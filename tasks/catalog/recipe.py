@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.metadata import root_member
 from tasks.catalog.recipemoves import Metadata, Moves
 from tasks.catalog.recipeparts import Large, Parts, Redo
 from tasks.formats import recipe, tar
 from tasks.formats.manifest import (
     SCHEMA,
-    attribute_name,
     batches,
     integers,
     keys,
@@ -27,7 +27,7 @@ from tasks.formats.manifest import (
     words,
 )
 from tasks.media import durable
-from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SourceRoot
+from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo
 
 RECIPES = "catalog/recipes"
 _UNUSED = ("ctime", "inode", "dev")
@@ -122,7 +122,7 @@ class _Draft:
         self._unordered: set[int] = set()
         self.large = Large(self._tars["large"])
         for root in sorted(info.roots, key=lambda root: root.source):
-            self._tars["folders"].add(_root(root))
+            self._tars["folders"].add(root_member(root))
             self._list("folders", [root.source.encode()])
 
     def add(self, rows: pa.RecordBatch) -> None:
@@ -288,16 +288,3 @@ def _members(rows: pa.RecordBatch, chosen: Any) -> Iterator[tuple[int, tar.Membe
 
 _TEXTS = ("source", "type", "user", "group")
 _PLAIN = ("size", "mode", "uid", "gid", "link_target", "rdev", "xattrs")
-
-
-def _root(root: SourceRoot) -> tar.Member:
-    """Describe the folder of a source, which has no row."""
-    return tar.Member(
-        name=root.source.encode(),
-        kind="dir",
-        mode=root.mode,
-        uid=root.uid,
-        gid=root.gid,
-        mtime_ns=root.mtime_ns,
-        xattrs=[(attribute_name(key), bytes.fromhex(value)) for key, value in root.xattrs.items()],
-    )

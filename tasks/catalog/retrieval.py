@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
 import threading
 import weakref
@@ -19,7 +18,7 @@ from typing import Any
 
 from tasks.catalog.cache import Cache
 from tasks.catalog.store import Store
-from tasks.formats.archive import frame_at
+from tasks.formats.archive import ARCHIVE_NAME, frame_at
 from tasks.media.cartridge import Cartridge
 from tasks.media.readback import open_untrusted
 from tasks.model.errors import CartridgeWanted, FormatDamaged
@@ -31,7 +30,6 @@ _LARGE_PARTS = 1 << 30
 _SMALL = 8 << 20
 # No archive of ours, and so no part, is larger: a hostile manifest must not fill the disk.
 _LARGEST_PART = 4 << 30
-_ARCHIVE = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
 
 # Gives a cartridge that is present, by its serial, or None where it is not to be had.
 Find = Callable[[int], Cartridge | None]
@@ -57,7 +55,7 @@ def parts_from(column: list[dict[str, Any]], manifest: str) -> list[Part]:
         frame, skip, digest = part["frame"] or 0, part["skip"] or 0, part["sha256"] or b""
         if min(length, frame, skip) < 0 or (archive and length > _LARGEST_PART):
             raise FormatDamaged(file=manifest, reason="it has a part of an impossible size")
-        if archive and not _ARCHIVE.fullmatch(archive):
+        if archive and not ARCHIVE_NAME.fullmatch(archive):
             raise FormatDamaged(file=manifest, reason=f"{archive!r} is no name of an archive")
         found.append(
             Part(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +14,11 @@ from tasks.catalog.named import first_name, meant, rows_named
 from tasks.catalog.queries import Spot
 from tasks.catalog.rowgroups import rows_at
 from tasks.catalog.store import Store
+from tasks.formats.archive import ARCHIVE_NAME
 from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
 from tasks.media.patterns import Selection
 from tasks.model.errors import FormatDamaged, NothingSelected, UsageError
 
-_ARCHIVE = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
 _NO_CONTENT = {"dir": "a folder", "symlink": "a symbolic link", "fifo": "a fifo"}
 # One stretch of a file's content: `row` of the selection, `archive` as a number, `offset` in file.
 NEED = np.dtype(
@@ -274,7 +273,7 @@ def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
 
 def _check_names(names: list[str]) -> None:
     for name in names:
-        if not _ARCHIVE.fullmatch(name):
+        if not ARCHIVE_NAME.fullmatch(name):
             raise FormatDamaged(file="the manifest", reason=f"{name!r} is no name of an archive")
 
 

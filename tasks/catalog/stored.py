@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ import numpy as np
 from tasks.catalog.selection import Selected, sha256_of
 from tasks.formats.archive import ContentReader
 from tasks.media.readback import open_untrusted
+from tasks.media.stable import zeros
 from tasks.model.errors import FormatDamaged
-
-_ZEROS = bytes(1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +63,6 @@ class StoredFiles:
         self._number = -1
         self._reader: ContentReader | None = None
 
-    def __enter__(self) -> StoredFiles:
-        """Close what is open when the block ends."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Let go of the archive that is open: nobody can eject a medium before."""
-        self._close()
-
     def file(self, row: int) -> StoredFile:
         """Return the file of a row."""
         low, high = np.searchsorted(self._needs["row"], [row, row + 1])
@@ -123,7 +108,7 @@ class StoredFiles:
     def _open(self, number: int) -> ContentReader:
         if number == self._number and self._reader is not None:
             return self._reader
-        self._close()
+        self.close()
         name, folder = self._archives[number], self._folders[number]
         if folder is None:
             raise FormatDamaged(file=name, reason="its cartridge is not there")
@@ -134,7 +119,8 @@ class StoredFiles:
         self._number, self._reader = number, ContentReader(self._file, name)
         return self._reader
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the archive that is open: nobody can eject a medium before."""
         if self._file is not None:
             self._file.close()
         self._file, self._number, self._reader = None, -1, None
@@ -149,11 +135,3 @@ def _fed(digest: Any, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
 def _feed_zeros(digest: Any, count: int) -> None:
     for piece in zeros(count):
         digest.update(piece)
-
-
-def zeros(count: int) -> Iterator[memoryview]:
-    """Yield `count` zero bytes, in pieces: what a hole reads as."""
-    while count > 0:
-        piece = memoryview(_ZEROS)[:count]
-        yield piece
-        count -= len(piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -13,6 +14,8 @@ from tasks.model.errors import FormatDamaged
 
 FRAME = 4 << 20
 SUFFIX = ".tar.lz4"
+# What a catalog may call an archive: nothing else is ever opened on a cartridge.
+ARCHIVE_NAME = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
 # What an honest frame can be at most: a hostile header must not make us allocate more.
 _LARGEST_FRAME = 64 << 20
 _READ = 1 << 20

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tasks.media.draft import Draft, replace, shared_name
-from tasks.media.filesystem import Scratch, Traits, scratch
 from tasks.media.metadata import Facts, Settler, hands_down
 from tasks.media.safepaths import check_name
+from tasks.media.traits import Scratch, Traits, scratch
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 
 from tasks.media.destination import Destination, Place
-from tasks.media.filesystem import Scratch
+from tasks.media.traits import Scratch
 
 _ODD = re.compile(rb'[\x00-\x1f\x7f:?*"<>|\\]|^ |[. ]$|^(con|prn|aux|nul|com.|lpt.)(\.|$)', re.I)
 _LONG = 143  # bytes: what the strictest file systems take

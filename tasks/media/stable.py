@@ -150,7 +150,7 @@ def read_all_at(fd: int, start: int, length: int) -> bytes:
 
 
 def zeros(count: int) -> Iterator[bytes]:
-    """Yield `count` zero bytes in pieces, for hashing a hole."""
+    """Yield `count` zero bytes in pieces: what a hole reads as."""
     block = bytes(min(count, 1 << 20))
     while count > 0:
         yield block[:count] if count < len(block) else block
