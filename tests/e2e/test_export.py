@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from tests.helpers import processes
 from tests.helpers.compare import Facts, assert_same_tree, snapshot_of, without
 from tests.helpers.damage import put_back
 from tests.helpers.farm import Farm
+from tests.helpers.faults import Fault, Faults
 from tests.helpers.media import fill
 from tests.helpers.program import NOBODY, Medium, Program
 from tests.helpers.trees import small_tree
@@ -330,10 +332,13 @@ def test_what_was_killed_leaves_no_tar_and_can_be_run_again(
     home: Home, source: Path, tmp_path: Path
 ) -> None:
     program, _ = home
-    file, draft = tmp_path / "all.tar", tmp_path / "all.tar.tmp"
-    process = program.start("export", "home", "-o", file)
-    assert processes.wait_for(draft.exists, process)
-    processes.stop_all(process)
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    file, draft = folder / "all.tar", folder / "all.tar.tmp"
+    fault = Fault(roots=(folder,), error=signal.SIGSTOP, kinds=("write",), at=2, whom="parent")
+    faults = Faults(program, fault)
+    process = faults.program.start("export", "home", "-o", file)
+    assert processes.wait_for(lambda: faults.hits == 1, process)
     error = export(program, file, code=2)
     assert "Another export" in error["message"]
     processes.kill_all(process)
@@ -345,12 +350,13 @@ def test_what_was_killed_leaves_no_tar_and_can_be_run_again(
 
 def test_an_interrupt_leaves_nothing(home: Home, tmp_path: Path) -> None:
     program, _ = home
-    process = program.start("export", "home", "-o", tmp_path / "all.tar")
-    assert processes.wait_for((tmp_path / "all.tar.tmp").exists, process)
-    process.terminate()
-    code, _, told = processes.end_of(process)
-    assert code == 130, told
-    assert not list(tmp_path.glob("all.tar*"))
+    out = tmp_path / "out"
+    out.mkdir()
+    fault = Fault(roots=(out,), error=signal.SIGTERM, kinds=("write",), at=2, whom="parent")
+    faults = Faults(program, fault)
+    done = faults.program.run("export", "home", "-o", str(out / "all.tar"), code=130)
+    assert faults.hits == 1, done.stderr
+    assert not list(out.iterdir())
 
 
 def test_a_full_disk_leaves_nothing_and_is_told(
