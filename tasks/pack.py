@@ -25,6 +25,7 @@ from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
 from tasks.formats.chunks import cut
 from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
+from tasks.media.processes import keep_memory
 from tasks.media.spool import Spool
 from tasks.media.stable import (
     Unreadable,
@@ -67,6 +68,7 @@ class PackArchive(Stage):
 
     def work(self) -> None:
         """Pack the bundle."""
+        keep_memory()
         run = self.run_folder
         plan = run.load("plan.json", ArchivesPlan)
         bundle = next(b for b in plan.bundles if b.number == self.number)
