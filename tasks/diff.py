@@ -20,7 +20,7 @@ from tasks.catalog.runs import Run
 from tasks.formats.manifest import batches, read_info
 from tasks.model.errors import SourceEmpty, SourceShrunk
 from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot
-from tasks.scan import ScanSource, source_path
+from tasks.scan import ScanSource, source_paths
 
 # Fewer lost files than this may be anybody's tidying up.
 _FEW = 10
@@ -124,7 +124,7 @@ def _previous(run: Run, request: Request) -> SnapshotInfo | None:
 
 
 def _brake(request: Request, scans: list[ScanSummary], before: SnapshotInfo | None) -> None:
-    paths = {s.name: source_path(s, request.workspace) for s in request.profile.source}
+    paths = source_paths(request)
     earlier = {root.source: root for root in before.roots} if before else {}
     for scan in scans:
         name, files = scan.root.source, scan.root.files

@@ -16,7 +16,6 @@ from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
 from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
-from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
 from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
@@ -41,7 +40,7 @@ from tasks.media.stable import (
 from tasks.model.errors import ArchiveNumbersUsedUp
 from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
 from tasks.plan import HEADER, PlanArchives, largest_archive, spool_limit
-from tasks.scan import require_root, source_path
+from tasks.scan import require_root, source_paths
 
 _BATCH_FILES = 1024
 # The variable that has packers name every file on standard error.
@@ -106,7 +105,7 @@ class Packer:
         self._run = run
         self._plan = plan
         self._bundle = bundle
-        self._roots = _roots(request)
+        self._roots = {name: os.fsencode(p) for name, p in source_paths(request).items()}
         self._inodes = {scan.root.source: scan.root_inode for scan in summaries(run)}
         self._spool = Spool(run.spool, spool_limit(request, plan, run), largest_archive(plan))
         self._stored = StoredIndex(run.path("stored.idx"))
@@ -377,10 +376,6 @@ class Packer:
 def _printable(name: bytes) -> bytes:
     shown = name.decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown).encode()
-
-
-def _roots(request: Request) -> dict[str, bytes]:
-    return {s.name: os.fsencode(source_path(s, request.workspace)) for s in request.profile.source}
 
 
 def _check_identity(entry: Entry, facts: os.stat_result) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from tasks._base import Stage
 from tasks.catalog.entryrows import EntryRows, HardLinks
 from tasks.catalog.progress import ignore
+from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
 from tasks.formats.manifest import SCHEMA, TableWriter, attribute_key, words
 from tasks.media import durable
@@ -166,6 +167,11 @@ def require_root(source: str, root: bytes, inode: int) -> None:
 def source_path(source: Source, workspace: str) -> str:
     """Return where a source lies; a relative path starts in the workspace."""
     return os.path.join(workspace, os.path.expanduser(source.path))
+
+
+def source_paths(request: Request) -> dict[str, str]:
+    """Return where each source of a run lies, by name."""
+    return {s.name: source_path(s, request.workspace) for s in request.profile.source}
 
 
 def _open(source: Source, root: bytes, workspace: str) -> Walk:
