@@ -1,5 +1,6 @@
 """The scan: the same rows, however many processes walk."""
 
+import multiprocessing
 import os
 import socket
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_names_of_one_file_are_links_to_the_first_whoever_met_them(tmp_path: Pat
     assert kinds.pop("a/deep/x") == ("file", None)
     assert set(kinds.values()) == {("hardlink", b"a/deep/x")}
     assert (summary.root.files, summary.bytes) == (1, 7)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_full_disk_in_the_middle_of_a_walk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    for folder in range(30):
+        (tmp_path / "tree" / str(folder) / "below").mkdir(parents=True)
+    monkeypatch.setattr(scan, "TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115  # the scan closes it
+    with pytest.raises(OSError, match="No space left"):
+        scanned(tmp_path / "tree", tmp_path / "w", workers)
+    assert os.listdir(tmp_path / "w") == ["state"]
+    assert not multiprocessing.active_children()
 
 
 def test_troubles_and_sockets_are_told_whoever_met_them(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import MakeCartridges
 from tests.helpers import processes
+from tests.helpers.compare import assert_same_tree
 from tests.helpers.faults import EVERYBODY, Fault, Faults
 from tests.helpers.job import Job, assert_made_good, make_job
+from tests.helpers.program import Program
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 QUICK = [
@@ -41,6 +45,47 @@ def test_a_signal_at_any_call_costs_nothing(job: Job, whom: str, number: signal.
     at = 1 + 211 * (SIGNALS.index(number) + 3 * EVERYBODY.index(whom)) % STEP
     while is_met(job, whom, number, at):
         at += STEP
+
+
+@pytest.mark.parametrize(
+    ("whom", "number"),
+    [
+        ("child", signal.SIGKILL),
+        pytest.param("parent", signal.SIGTERM, marks=pytest.mark.night),
+        pytest.param("group", signal.SIGKILL, marks=pytest.mark.night),
+        pytest.param("group", signal.SIGINT, marks=pytest.mark.night),
+    ],
+)
+def test_a_signal_while_several_processes_scan_leaves_none_of_them(
+    program: Program,
+    source: Path,
+    cartridges: MakeCartridges,
+    tmp_path: Path,
+    whom: str,
+    number: signal.Signals,
+) -> None:
+    """Each leaves what it finds in a file without a name, until it is read."""
+    for folder in range(50):
+        (source / str(folder)).mkdir()
+        for name in range(60):
+            (source / str(folder) / str(name)).touch()
+    program.init("home", [source], cartridges(1))
+    state = program.workspace / "state"
+    for at in range(1, 40):
+        fault = Fault(roots=(state,), error=number, kinds=("write",), at=at, whom=whom)
+        faults = Faults(program, fault)
+        process = faults.program.start("backup", "--json", "home")
+        code, out, err = processes.end_of(process, timeout=60)
+        processes.assert_none_left(process, within=5)
+        if faults.first.endswith("(deleted)"):
+            break
+        shutil.rmtree(state)
+    else:
+        pytest.fail("nothing was written to a file without a name")
+    assert code == {signal.SIGKILL: 1 if whom == "child" else -9}.get(number, 130), out + err
+    assert program.backup("home")["entries"] == 50 * 61
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
 
 
 def is_met(job: Job, whom: str, number: signal.Signals, at: int) -> bool:
