@@ -1,6 +1,8 @@
 """How the program grows with its work: seconds, memory and bytes, for ever more entries."""
 
 import dataclasses
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -178,12 +180,71 @@ def _lookups(folder: Path, size: Size) -> Told:
         yield f"{what}: peak memory", watched.peak / 1e6, "MB"
 
 
+def _shapes(folder: Path, size: Size) -> Told:
+    """Back up one folder of 1,000,000 files, one 2,000 levels deep, and a hole of 100 GiB."""
+    many, levels, hole = size.of(1_000_000), size.of(2_000), size.of(100 << 30)
+    for what, make, count in (
+        (f"one folder of {many:,} files", _wide, many),
+        (f"{levels:,} levels of folders", _deep, levels),
+        (f"one file with a hole of {hole / 1e9:,.1f} GB", _hollow, hole),
+    ):
+        bench = _Bench(folder / make.__name__)
+        make(bench.source, count)
+        bench.init()
+        first = bench.run("backup", "bench", "--batch", "-q")
+        yield f"{what}: first backup", first.seconds, "s"
+        yield f"{what}: peak memory", first.peak / 1e6, "MB"
+
+
+def _wide(folder: Path, count: int) -> None:
+    for number in range(count):
+        (folder / f"{number:08}.txt").write_bytes(b"file number %08d" % number)
+
+
+def _deep(folder: Path, count: int) -> None:
+    """Make folders in one another, step by step: the path is longer than any call takes."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(count):
+        os.mkdir("a", dir_fd=at)
+        below = os.open("a", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
+    os.close(at)
+
+
+def _hollow(folder: Path, count: int) -> None:
+    with (folder / "image").open("xb") as file:
+        file.truncate(count)
+        file.seek(count // 2)
+        file.write(b"in the middle")
+
+
+def _medium(folder: Path, size: Size) -> Told:
+    """Write to a medium that is ten times slower than the packer, and see how busy it is kept."""
+    from tests.bench.slowvolume import slow_volume  # needs FUSE
+
+    bench, content, rate = _Bench(folder), Content(22), 10e6
+    for number in range(size.of(300)):
+        (bench.source / f"{number:03}").write_bytes(content.noise(MIB))
+    bench.init()
+    behind, log = folder / "behind", folder / "slow.json"
+    bench.cartridge.rename(behind)
+    bench.cartridge.mkdir()
+    with slow_volume(behind, bench.cartridge, rate, log):
+        bench.backup()
+    found = json.loads(log.read_text())
+    yield "a medium of 10 MB/s is busy", 100 * found["busy"] / found["span"], "%"
+
+
 MEASURES: dict[str, Callable[[Path, Size], Told]] = {
     "files": _files,
     "diff": _diff,
     "archives": _archives,
     "insertion": _insertion,
     "lookups": _lookups,
+    "shapes": _shapes,
+    "medium": _medium,
 }
 
 
@@ -194,9 +255,9 @@ class _Bench:
         self._folder = folder
         self.program = Program(folder / "program")
         self.program.env.pop("PYTHONDONTWRITEBYTECODE")
-        self.source, self._cartridge = folder / "source", folder / "cartridge"
-        for made in (self.source, self._cartridge):
-            made.mkdir()
+        self.source, self.cartridge = folder / "source", folder / "cartridge"
+        for made in (self.source, self.cartridge):
+            made.mkdir(parents=True)
 
     @property
     def catalog(self) -> Path:
@@ -205,7 +266,7 @@ class _Bench:
 
     def init(self) -> None:
         """Write the profile, and label the cartridge."""
-        self.program.init("bench", [self.source], [self._cartridge])
+        self.program.init("bench", [self.source], [self.cartridge])
 
     def backup(self) -> dict[str, Any]:
         """Back up, and return what the program says about it."""
