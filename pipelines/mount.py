@@ -10,8 +10,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
@@ -146,20 +144,6 @@ def _signals_for_libfuse() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _until_asleep(thread: int | None) -> None:
-    """Wait until libfuse's first thread waits for the end, a second at most.
-
-    A signal that comes a moment before that is taken note of, and never looked at.
-    """
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        with open(f"/proc/self/task/{thread}/stat", "rb") as file:
-            state = file.read().rpartition(b") ")[2][:1]
-        if state == b"S":
-            return
-        time.sleep(0.001)
-
-
 class Troubles:
     """What could not be read: a line each on standard error and in the log `mount`."""
 
@@ -220,7 +204,6 @@ class Operations:
 
     def init(self, path: str) -> None:
         """Say that the mount is ready."""
-        _until_asleep(threading.main_thread().native_id)
         with contextlib.suppress(OSError):
             self._ready()
 
