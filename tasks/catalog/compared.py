@@ -83,7 +83,7 @@ def compare_snapshots(new: str, old: str, lenient: Collection[str], file: str) -
     judge = Judge(lenient=frozenset(lenient), unread=(), forced=False)
     with TableWriter(file, CHANGES) as writer:
         windows = _windows(_Side(new), _Side(old))
-        for changed in ahead(lambda window: _changed(window, judge), windows, 1):
+        for changed in ahead(lambda window: _changed(window, judge), windows, threads=1):
             if changed is not None:
                 writer.write(changed)
         writer.close()
@@ -97,7 +97,7 @@ class _Side:
     """
 
     def __init__(self, manifest: str) -> None:
-        self._stream = ahead(lambda group: group.read(_COLUMNS), row_groups(manifest), 1)
+        self._stream = ahead(lambda group: group.read(_COLUMNS), row_groups(manifest), threads=1)
         self.base = 0
         self.rows = pa.RecordBatch.from_pylist([], schema=SCHEMA)
         self._fill()
