@@ -13,7 +13,7 @@ from pipelines.label import label_volume, readable_size
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, profile_path
 from tasks.media import durable
-from tasks.media.cartridge import require_empty
+from tasks.media.labelling import require_empty
 from tasks.model.errors import ProfileExists, UsageError, VolumeUnusable
 from tasks.model.profile import NAME, free_name, parse_profile
 from tasks.model.profile_text import quoted as toml_text

@@ -14,7 +14,8 @@ from pipelines.workspace import find_workspace, load_profile, profiles
 from tasks.catalog import members
 from tasks.catalog.placement import next_serial
 from tasks.catalog.runs import Place
-from tasks.media.cartridge import Cartridge, write_label
+from tasks.media.cartridge import Cartridge
+from tasks.media.labelling import write_label
 from tasks.model.errors import ProfileInvalid, UsageError, VolumeUnusable
 from tasks.model.profile import NAME
 from tasks.model.units import iso, parse_size

@@ -19,7 +19,8 @@ from tasks.catalog.setback import take_back, taken_back
 from tasks.diff import summaries
 from tasks.formats.archive import SUFFIX
 from tasks.media import durable
-from tasks.media.cartridge import Cartridge, write_label
+from tasks.media.cartridge import Cartridge
+from tasks.media.labelling import write_label
 from tasks.media.shelf import Shelf
 from tasks.model.errors import (
     CartridgeFailed,

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import os
 import stat
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 
 from tasks.formats.records import (
@@ -25,9 +24,7 @@ from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
     CartridgeWanted,
-    ForeignVolume,
     RunActive,
-    VolumeUnusable,
 )
 from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 
@@ -36,7 +33,7 @@ JOURNAL = "journal.jsonl"
 SUMS = "SHA256SUMS"
 _OURS = {LABEL, JOURNAL, SUMS, "README.txt", "restore.sh"}
 # What an empty volume may hold without being anybody's: file systems and desktops put it there.
-_NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
+NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
 _BLOCK = 4096
 _JOURNAL_LINE = 256
 _COPY = 8 << 20
@@ -131,7 +128,7 @@ class Cartridge:
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         for folder, folders, names in os.walk(self._base, onerror=_raise):
-            folders[:] = sorted(f for f in folders if f not in _NOT_FOREIGN)
+            folders[:] = sorted(f for f in folders if f not in NOT_FOREIGN)
             for name in sorted(names):
                 path = os.path.join(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # a draft that got its name meanwhile
@@ -158,6 +155,19 @@ class Cartridge:
         finally:
             self._base = self.path
             os.close(fd)
+
+    def is_being_sealed(self) -> bool:
+        """Whether somebody puts a seal here; the draft that a killed one left is no such sign."""
+        if not os.path.lexists(self.file(SUMS + durable.DRAFT)):
+            return False
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     @contextlib.contextmanager
     def _medium(self) -> Iterator[None]:
@@ -328,56 +338,6 @@ def file_digest(path: str) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def foreign_names(path: str) -> list[str]:
-    """Return what lies on a volume that is not empty; hidden litter of desktops is not counted."""
-    names = sorted(os.listdir(path))
-    return [n for n in names if n not in _NOT_FOREIGN and not n.startswith(".Trash")]
-
-
-def require_empty(path: str) -> None:
-    """Raise ForeignVolume or VolumeUnusable where a volume must not be labelled."""
-    try:
-        found = foreign_names(path)
-    except OSError as error:
-        raise VolumeUnusable(path=path, reason=error.strerror) from error
-    if LABEL in found:
-        raise VolumeUnusable(path=path, reason="it is labelled already")
-    if found:
-        raise ForeignVolume(path=path, found=", ".join(found[:3]) + (", ..." * (len(found) > 3)))
-
-
-def write_label(
-    path: str,
-    *,
-    set_name: str,
-    serial: int,
-    profile: str,
-    capacity: int | None,
-    created: str,
-) -> Label:
-    """Label an empty volume.
-
-    Raises ForeignVolume where something lies on it, VolumeUnusable where it cannot be written.
-    """
-    require_empty(path)
-    label = Label(
-        format_version=FORMAT_VERSION,
-        set=set_name,
-        serial=serial,
-        uuid=str(uuid.uuid4()),
-        profile=profile,
-        capacity=capacity,
-        created=created,
-        codec="lz4",
-        encryption="none",
-    )
-    try:
-        durable.write_whole(os.path.join(path, LABEL), to_json(label, indent=2))
-    except OSError as error:
-        raise VolumeUnusable(path=path, reason=error.strerror) from error
-    return label
 
 
 def _put(content: str | bytes, target: str) -> None:

@@ -56,15 +56,15 @@ def examine(
     """Read all of a cartridge back, and judge its lists by each other.
 
     `known` returns what the catalog has of its archives, {} where there is none; its word goes
-    first. What somebody writes to meanwhile is looked at again, and while a seal is being put, its
-    archives and its label alone are judged: the rest is partly new.
+    first. A cartridge that is written to meanwhile is looked at again; while somebody seals it, its
+    archives and its label alone are judged, as the rest is partly new.
     """
     for _ in range(_LOOKS):
-        lists = cartridge.lists()
+        lists, is_being_sealed = cartridge.lists(), cartridge.is_being_sealed()
         verdict = _examine(cartridge, known(), seen)
         if not verdict.damaged or cartridge.lists() == lists:
             break
-    if SUMS + durable.DRAFT in lists:
+    if is_being_sealed:
         lasting = [n for n in verdict.damaged if n == LABEL or n.startswith("archives/")]
         return replace(verdict, damaged=lasting)
     return verdict

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tasks.media.cartridge import Cartridge, foreign_names
+from tasks.media.cartridge import Cartridge
+from tasks.media.labelling import foreign_names
 from tasks.model.errors import FormatDamaged, FormatUnsupported, WrongCartridge
 from tasks.model.words import Label
 

@@ -10,7 +10,8 @@ import pytest
 from tasks.catalog import guards, members
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Place, Run
-from tasks.media.cartridge import Cartridge, write_label
+from tasks.media.cartridge import Cartridge
+from tasks.media.labelling import write_label
 from tasks.model.errors import WrongCartridge
 from tasks.model.profile import parse_profile
 from tasks.model.words import ArchiveRow, JournalLine, PackedArchive

@@ -12,7 +12,8 @@ import pytest
 from tasks.catalog.store import ARCHIVES, CARTRIDGES, Store, write_rows
 from tasks.formats import tar
 from tasks.formats.archive import ArchiveWriter
-from tasks.media.cartridge import Cartridge, write_label
+from tasks.media.cartridge import Cartridge
+from tasks.media.labelling import write_label
 from tasks.model.words import ArchiveRow, CartridgeRow, JournalLine
 from tests.helpers import forked
 from tests.helpers.catalogs import add_snapshot, make_profile

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.media import cartridge as media
 from tasks.media import durable
-from tasks.media.cartridge import Cartridge, rounded, write_label
+from tasks.media.cartridge import Cartridge, rounded
+from tasks.media.labelling import write_label
 from tasks.media.readback import examine, expected_sums, read_back
 from tasks.model.errors import (
     CartridgeFailed,
@@ -193,13 +194,23 @@ def test_a_seal_is_no_damage_at_any_moment(
 
     for name in ("publish", "remove"):
         monkeypatch.setattr(durable, name, looking(getattr(durable, name)))
-    cartridge.seal({"catalog/b": b"3", "catalog/c": b"3"}, {"catalog/a"})
+    with cartridge.writing():
+        cartridge.seal({"catalog/b": b"3", "catalog/c": b"3"}, {"catalog/a"})
     assert found == [[]] * 4
 
     Path(cartridge.file(placed.archive)).write_bytes(b"evil")
     found.clear()
-    cartridge.seal({"catalog/b": b"4"}, set())
+    with cartridge.writing():
+        cartridge.seal({"catalog/b": b"4"}, set())
     assert found == [[placed.archive]] * 2
+
+
+def test_a_seal_that_was_killed_hides_no_damage(cartridge: Cartridge) -> None:
+    cartridge.seal({"catalog/a": b"1"}, set())
+    Path(cartridge.file("SHA256SUMS.tmp")).write_bytes(b"half")
+    assert examine(cartridge, dict, lambda count: None).damaged == []
+    Path(cartridge.file("catalog/a")).write_bytes(b"2")
+    assert examine(cartridge, dict, lambda count: None).damaged == ["catalog/a"]
 
 
 def test_what_changes_while_it_is_verified_is_looked_at_again(cartridge: Cartridge) -> None:

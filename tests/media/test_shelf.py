@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.media.cartridge import write_label
+from tasks.media.labelling import write_label
 from tasks.media.shelf import belongs, look
 from tasks.model.errors import WrongCartridge
 from tasks.model.words import Label
