@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.pairs import Flags, Ints, Pairs, differing
+from tasks.catalog.pairs import DIR, Flags, Ints, Pairs, aligned, differing, types_of
 from tasks.formats.manifest import (
     SCHEMA,
     SHA256,
@@ -161,14 +161,8 @@ def compare(
 
 
 def _match(window: Window) -> Ints:
-    """Return the old row of each new row, as an index into the window, or -1."""
-    if window.new_keys.equals(window.old_keys):
-        return np.arange(len(window.new_keys))
-    if not len(window.old_keys):
-        return np.full(len(window.new_keys), -1)
-    index = pc.index_in(window.new_keys, value_set=window.old_keys)
-    match: Ints = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return match
+    types, old_types = types_of(window.new, window.old)
+    return aligned(window.new_keys, window.old_keys, types == DIR, old_types == DIR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tasks.catalog import moves
 from tasks.catalog.changes import CHANGES, Change, Judge, Window
-from tasks.catalog.pairs import DIR, NUMBERS, OBJECTS, differing, types_of
+from tasks.catalog.pairs import DIR, NUMBERS, OBJECTS, Ints, aligned, differing, types_of
 from tasks.catalog.queries import pages
 from tasks.catalog.rowgroups import ahead, row_groups
 from tasks.formats.manifest import (
@@ -166,25 +166,20 @@ def _changed(window: Window, judge: Judge) -> pa.RecordBatch | None:
     return whole.take(pc.array_sort_indices(keys(whole)))
 
 
-def _match(window: Window) -> Any:
-    """Return the old row of each new row, as an index into the window, or -1."""
-    index = pc.index_in(*_names(window.new, window.old))
-    match = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+def _match(window: Window) -> Ints:
     types, old_types = types_of(window.new, window.old)
-    found = np.flatnonzero(match >= 0)
-    is_dir, was_dir = types[found] == DIR, old_types[match[found]] == DIR
-    match[found[is_dir != was_dir]] = -1
-    return match
+    return aligned(*_names(window), types == DIR, old_types == DIR)
 
 
-def _names(*sides: pa.RecordBatch) -> list[pa.Array]:
+def _names(window: Window) -> tuple[pa.Array, pa.Array]:
     """Return what tells the rows of each side apart: within one source that is the path alone."""
-    sources = {source for rows in sides for source in pc.unique(rows.column("source")).to_pylist()}
+    new, old = window.new, window.old
+    sources = {word for rows in (new, old) for word in pc.unique(rows.column("source")).to_pylist()}
     if len(sources) > 1:
-        return [keys(rows) for rows in sides]
-    if any(rows.column("raw_path").null_count < rows.num_rows for rows in sides):
-        return [raw_paths(rows) for rows in sides]
-    return [rows.column("path") for rows in sides]
+        return keys(new), keys(old)
+    if any(rows.column("raw_path").null_count < rows.num_rows for rows in (new, old)):
+        return raw_paths(new), raw_paths(old)
+    return new.column("path"), old.column("path")
 
 
 def _tagged(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.formats.manifest import integers
 
@@ -16,6 +17,47 @@ NUMBERS = ["size", "mtime", "ctime", "mode", "uid", "gid", "inode", "rdev"]
 OBJECTS = ["link_target", "xattrs"]
 # What `types_of` makes of a folder.
 DIR = 0
+# Rows that are compared at a time where two sides agree, and that are looked up where they part.
+_STRIDE = 1 << 10
+_LOOK = 1 << 6
+
+
+def aligned(new: pa.Array, old: pa.Array, is_dir: Flags, was_dir: Flags) -> Ints:
+    """Return the old row of each new row, or -1; both sides are in the order of a manifest.
+
+    Rows belong together if their names are equal and both are folders, or neither is. Snapshots
+    agree for long stretches, which costs a tenth of looking every name up. Where they part, some
+    rows are looked up; ever more of them where they part often, or have nothing in common.
+    """
+    match = np.full(len(new), -1)
+    at, old_at, look = 0, 0, _LOOK
+    while at < len(new) and old_at < len(old):
+        count = min(_STRIDE, len(new) - at, len(old) - old_at)
+        alike = pc.equal(new.slice(at, count), old.slice(old_at, count))
+        flags = alike.to_numpy(zero_copy_only=False)
+        flags &= is_dir[at : at + count] == was_dir[old_at : old_at + count]
+        run = count if flags.all() else int(flags.argmin())
+        match[at : at + run] = np.arange(old_at, old_at + run)
+        at, old_at = at + run, old_at + run
+        if run == count:
+            look = max(look // 2, _LOOK)
+            continue
+        place = _looked_up(new.slice(at, look), old.slice(old_at, look))
+        hits = np.flatnonzero(place >= 0)
+        hits = hits[is_dir[at + hits] == was_dir[old_at + place[hits]]]
+        if len(hits):
+            match[at + hits] = old_at + place[hits]
+            at, old_at = at + int(hits[-1]) + 1, old_at + int(place[hits[-1]]) + 1
+        elif look > max(len(new) - at, len(old) - old_at):
+            break
+        look *= 2
+    return match
+
+
+def _looked_up(names: pa.Array, among: pa.Array) -> Ints:
+    index = pc.fill_null(pc.index_in(names, value_set=among), -1)
+    place: Ints = index.to_numpy(zero_copy_only=False).astype(np.int64)
+    return place
 
 
 def differing(new: pa.RecordBatch, old: pa.RecordBatch, left: Ints, right: Ints) -> Flags:
