@@ -20,14 +20,14 @@ import typer
 
 from pipelines import hooks, luigid, notify
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.notices import forget
 from pipelines.outcome import EXIT, lines, remarks, waiting_facts
 from pipelines.preview import preview
 from pipelines.report import Voice, complain, is_terminal, say
 from pipelines.timings import Spent, spent
-from pipelines.waiting import forget
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
-from tasks.catalog.opening import Options, abandon, open_run, request_for, unfinished
+from tasks.catalog.opening import Options, abandon, open_run, request_for
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
@@ -198,7 +198,7 @@ class _Session:
             is_alone = self._lock.is_last()
             if is_alone:
                 forget(self._place)
-            before = unfinished(self._place)
+            before = self._place.unfinished()
             run = open_run(self._place, self._profile, self._options, is_alone=is_alone)
             if self._manner.url:
                 self._lock.share()

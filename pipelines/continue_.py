@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.notices import tell, waiting
 from pipelines.report import Voice
-from pipelines.waiting import tell, waiting
 from pipelines.workspace import find_workspace, open_place
 from tasks.media import locks
 from tasks.model.errors import UsageError

@@ -11,7 +11,6 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile
-from tasks.catalog.opening import unfinished
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Place
 from tasks.media import durable, locks
@@ -47,7 +46,7 @@ def prune(
             return
         durable.make_folders(place.folder)
         with locks.ProfileLock(place.lock, name).alone():
-            run = unfinished(place)
+            run = place.unfinished()
             if run is not None:
                 raise RunUnfinished(snapshot=run.snapshot, profile=name)
             result = execute(plan, request_of(place, profile), place.store)

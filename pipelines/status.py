@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.notices import waiting
 from pipelines.report import Voice
-from pipelines.waiting import waiting
 from pipelines.workspace import find_workspace, open_place
 from tasks.catalog.drills import Proof, in_use, proofs
-from tasks.catalog.opening import unfinished
 from tasks.catalog.runs import Place, Run
 from tasks.media import durable, locks
 from tasks.model.units import format_size, parse_moment, snapshot_time
@@ -42,7 +41,7 @@ def status(
 def _facts(place: Place) -> dict[str, Any]:
     store = place.store
     newest, notice = store.newest(), waiting(place)
-    run = unfinished(place)
+    run = place.unfinished()
     found = None
     if run is not None:
         packed = [p for p in run.packed() if p.bytes]

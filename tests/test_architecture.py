@@ -48,3 +48,12 @@ def test_a_module_says_in_a_sentence_what_it_is_for(path: Path) -> None:
 def test_luigi_builds_in_one_place_only() -> None:
     builders = [path.name for path in MODULES if "luigi.build(" in path.read_text("utf-8")]
     assert builders == ["engine.py"]
+
+
+@pytest.mark.parametrize("command", ["status", "find", "diff", "ls", "log", "snapshots"])
+def test_a_lookup_loads_nothing_that_only_runs_need(command: str) -> None:
+    script = f"import sys, pipelines.{command}; print({{*sys.modules}} & {{'luigi', 'pydantic'}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n"

@@ -27,11 +27,6 @@ class Options:
     allow_shrink: bool = False
 
 
-def unfinished(place: Place) -> Run | None:
-    """Return the unfinished run of a profile, if there is one."""
-    return next((run for run in place.runs() if not run.is_over), None)
-
-
 def open_run(place: Place, profile: Profile, options: Options, *, is_alone: bool) -> Run:
     """Return the unfinished run of a profile, or begin one; its snapshot's id is fixed here.
 
@@ -41,7 +36,7 @@ def open_run(place: Place, profile: Profile, options: Options, *, is_alone: bool
     if is_alone:
         _discard_rests(place)
     place.store.keep_profile(public_text(place.profile_name, profile))
-    run = unfinished(place)
+    run = place.unfinished()
     if run is None:
         return _begin(place, profile, options)
     if options.full and not run.request.full:
@@ -77,7 +72,7 @@ def abandon(place: Place) -> str | None:
     What it has put on cartridges is dead from now on, wherever they are; the next prune removes it.
     """
     _discard_rests(place)
-    run = unfinished(place)
+    run = place.unfinished()
     if run is None:
         return None
     if run.snapshot in place.store.snapshots():

@@ -54,6 +54,10 @@ class Place:
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         return [Run(self, name) for name in names]
 
+    def unfinished(self) -> Run | None:
+        """Return the unfinished run, if there is one."""
+        return next((run for run in self.runs() if not run.is_over), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
