@@ -18,8 +18,8 @@ from tasks.catalog.unpacking import is_right
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
 from tasks.media.likeness import difference, is_same_file
-from tasks.media.readback import drop_cached
 from tasks.media.scratch import scratch
+from tasks.media.untrusted import drop_cached
 from tasks.model.errors import DestinationUnusable
 from tasks.model.units import format_size
 from tasks.restore import restore

@@ -17,7 +17,8 @@ from tasks.catalog.store import read_rows
 from tasks.formats.manifest import SCHEMA, batches, open_table, read_info, words
 from tasks.formats.records import from_json
 from tasks.media import durable
-from tasks.media.readback import copy_out, read_back
+from tasks.media.readback import read_back
+from tasks.media.untrusted import copy_out
 from tasks.model.errors import FormatDamaged, ProfileInvalid
 from tasks.model.profile import Profile, parse_profile
 from tasks.model.profile_text import sections_left_out

@@ -20,7 +20,7 @@ from tasks.catalog.cache import Cache
 from tasks.catalog.store import Store
 from tasks.formats.archive import ARCHIVE_NAME, frame_at
 from tasks.media.cartridge import Cartridge
-from tasks.media.readback import open_untrusted
+from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import CartridgeWanted, FormatDamaged
 
 # Bytes.

@@ -12,8 +12,8 @@ import numpy as np
 
 from tasks.catalog.selection import Selected, sha256_of
 from tasks.formats.archive import ContentReader
-from tasks.media.readback import open_untrusted
 from tasks.media.stable import zeros
+from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import FormatDamaged
 
 

@@ -16,7 +16,7 @@ from tasks.catalog.selection import Selected, sha256_of
 from tasks.formats.archive import ContentReader
 from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
-from tasks.media.readback import open_untrusted
+from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import FormatDamaged
 
 # What concerns one entry alone: its name, its size, or what lies in its way.

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tasks.media import durable
 from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
-from tasks.model.errors import CartridgeError, FormatDamaged
+from tasks.media.hashing import digests_on_medium
+from tasks.model.errors import CartridgeError
 
-_PIECE = 4 << 20
-_THREADS = 2
 # How often a cartridge is read that changes while it is read.
 _LOOKS = 3
-_LARGEST_FILE = 4 << 30
 _LISTED = (LABEL, JOURNAL, "README.txt", "restore.sh")
 _FOLDERS = ("archives/", "catalog/")
 
@@ -134,10 +126,8 @@ def _right(cartridge: Cartridge, name: str, candidates: list[str], damaged: set[
     """Return which of several digests a file has, None where it has none of them."""
     if name not in damaged:
         return candidates[0]
-    for digest in {*candidates[1:]} - {candidates[0]}:
-        if _digest(cartridge.file(name), lambda count: None)[0] == digest:
-            return digest
-    return None
+    [(digest, _)] = digests_on_medium([cartridge.file(name)], lambda count: None)
+    return digest if digest in candidates[1:] else None
 
 
 def read_back(
@@ -145,80 +135,7 @@ def read_back(
 ) -> Verdict:
     """Hash the named files as the medium has them, and compare; `seen` counts bytes read."""
     names = sorted(sums)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda name: _digest(cartridge.file(name), seen), names))
+    found = digests_on_medium((cartridge.file(name) for name in names), seen)
     damaged = [name for name, (digest, _) in zip(names, found, strict=True) if digest != sums[name]]
     archives = sum(name.startswith("archives/") for name in names)
     return Verdict(archives, sum(size for _, size in found), damaged)
-
-
-def _digest(path: str, seen: Callable[[int], None]) -> tuple[str, int]:
-    """Return a file's SHA-256 and size; no digest at all where it cannot be read."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return "", 0
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return "", 0
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while piece := os.read(fd, _PIECE):
-            digest.update(piece)
-            size += len(piece)
-            seen(len(piece))
-    except OSError:
-        return "", size
-    finally:
-        os.close(fd)
-    return digest.hexdigest(), size
-
-
-def drop_cached(path: str) -> None:
-    """Forget what memory has of a file on a cartridge, so that the medium is read next.
-
-    One that cannot be opened is left to whoever reads it.
-    """
-    with contextlib.suppress(OSError, FormatDamaged), open_untrusted(path) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def copy_out(source: str, target: str) -> str:
-    """Copy a file off a cartridge; return its SHA-256 as the medium has it.
-
-    Raises FileNotFoundError, and FormatDamaged where it cannot be read or is no file of ours; other
-    errors of the operating system are those of the target.
-    """
-    digest, size = hashlib.sha256(), 0
-    with open_untrusted(source) as reader, open(target, "wb") as writer:
-        for piece in _pieces(reader, source):
-            size += len(piece)
-            if size > _LARGEST_FILE:
-                raise FormatDamaged(file=source, reason="it is larger than any file of ours")
-            digest.update(piece)
-            writer.write(piece)
-    return digest.hexdigest()
-
-
-def open_untrusted(path: str) -> io.FileIO:
-    """Open a regular file that no link leads to; FormatDamaged for anything else."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise FormatDamaged(file=path, reason=error.strerror or error) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise FormatDamaged(file=path, reason="it is no regular file")
-    return io.FileIO(fd)
-
-
-def _pieces(file: io.FileIO, path: str) -> Iterator[bytes]:
-    """Read a file to its end; what cannot be read is damage."""
-    try:
-        while piece := file.read(_PIECE):
-            yield piece
-    except OSError as error:
-        raise FormatDamaged(file=path, reason=error.strerror or error) from error
