@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from tasks.model.errors import CartridgeError
+from tasks.model.errors import CartridgeError, DamageFound
 
 
 @dataclass(slots=True)
@@ -29,6 +29,15 @@ class Voice:
             return
         for line in lines:
             print(printable(line), file=self._file)
+
+    def conclude(
+        self, facts: dict[str, Any], lines: Iterable[str], trouble: CartridgeError | None
+    ) -> None:
+        """Say what was done, and raise the trouble that was met on the way."""
+        if trouble is None or not self.json:
+            self.result(facts, lines)
+        if trouble is not None:
+            raise trouble
 
     def error(self, error: CartridgeError, facts: dict[str, Any] | None = None) -> None:
         """Print an error: one sentence, and what to do about it."""
@@ -89,3 +98,8 @@ def few(names: Sequence[str], most: int = 10) -> str:
 def is_terminal() -> bool:
     """Whether somebody can be asked."""
     return sys.stdin.isatty() and os.isatty(2)
+
+
+def damage_in(names: Sequence[str]) -> DamageFound | None:
+    """Return the error that names what is damaged, None where nothing is."""
+    return DamageFound(damage=", ".join(names)) if names else None

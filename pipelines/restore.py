@@ -12,8 +12,7 @@ import typer
 
 from pipelines.cli import At, Debug, Json, Snapshot, Workspace, app, finish
 from pipelines.loading import Loader
-from pipelines.recover import conclude, damage_in, facts_of, passing_place, told
-from pipelines.report import Voice, complain, few, is_terminal, say, table
+from pipelines.report import Voice, complain, damage_in, few, is_terminal, say, table
 from pipelines.workspace import choose_snapshot, find_workspace, load_profile
 from tasks.catalog.cover import cover, shares
 from tasks.catalog.runs import Place
@@ -93,7 +92,8 @@ def restore(
             facts["complete"] = info.complete
             if not info.complete:
                 complain(f"Snapshot {chosen} is known in part only: what else it had nobody knows.")
-            conclude(voice, facts, lines, trouble or damage_in(facts.get("recovered", {})))
+            damaged = facts.get("recovered", {}).get("damaged", [])
+            voice.conclude(facts, lines, trouble or damage_in(damaged))
 
     finish(voice, action, lambda error: facts)
 
@@ -107,6 +107,8 @@ def _catalog(
         folder = find_workspace(workspace)
         yield Place(folder, name), load_profile(folder, name)
         return
+    from pipelines.passing import facts_of, passing_place, told
+
     with passing_place(volumes) as (place, profile, recovered):
         facts["recovered"] = facts_of(recovered)
         for line in told(recovered):

@@ -57,7 +57,7 @@ def _profile_text(workspace: str, name: str) -> str:
 
 def _pattern_mistakes(sources: list[Source], file: str) -> Iterator[str]:
     """Name the patterns that can match nothing; blank lines and comments are gitignore syntax."""
-    from tasks.media.patterns import check_patterns
+    from tasks.media.gitignore import check_patterns
 
     for number, source in enumerate(sources, 1):
         for key, patterns in (("exclude", source.exclude), ("include", source.include)):

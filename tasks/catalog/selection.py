@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tasks.catalog.named import first_name, meant, rows_named
 from tasks.catalog.queries import Spot
-from tasks.catalog.rowgroups import rows_at
+from tasks.catalog.rowgroups import row_groups, rows_at
 from tasks.catalog.store import Store
 from tasks.formats.archive import ARCHIVE_NAME
 from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
@@ -162,7 +162,7 @@ def _first_name(manifest: str, link: pa.RecordBatch) -> pa.RecordBatch:
 
 def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:
     above: list[tuple[bytes, pa.RecordBatch]] = []
-    for batch in batches(path):
+    for batch in batches(path) if selection.places is None else _near(path, selection.places):
         sources = words(batch.column("source")).to_pylist()
         kinds = words(batch.column("type")).to_pylist()
         taken: list[int] = []
@@ -180,6 +180,29 @@ def _matching(path: str, selection: Selection) -> Iterator[pa.RecordBatch]:
             elif kinds[i] == "dir":
                 above.append((key + b"/", batch.slice(i, 1)))
         yield batch.take(pa.array(taken, pa.int64()))
+
+
+def _near(path: str, places: Iterable[bytes]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows that are shown at or below one of the places, or as a folder above it."""
+    shown = {place.decode("utf-8", "replace") for place in places}
+    shown |= {place.partition("/")[2] for place in shown}  # its first name may be the source's
+    above = {parent for place in shown for parent in _and_above(place)}
+    for group in row_groups(path):
+        here = [place for place in shown if group.has_at_or_below(place)]
+        if here or any(group.has_between(parent, parent) for parent in above):
+            names = group.read(["path"]).column(0)
+            hits = pc.is_in(names, pa.array(above, pa.string()))
+            for place in here:
+                hits = pc.or_(hits, pc.starts_with(names, place + "/"))
+            index = np.flatnonzero(hits.to_numpy(zero_copy_only=False))
+            if len(index):
+                yield group.rows(index, SCHEMA.names)
+
+
+def _and_above(place: str) -> Iterator[str]:
+    while place:
+        yield place
+        place = place.rpartition("/")[0]
 
 
 def _with_content_of_links(path: str, rows: pa.Table) -> pa.Table:
@@ -233,7 +256,8 @@ def _renamed(first: pa.RecordBatch, link: pa.Table) -> pa.Table:
 
 def _find(path: str, wanted: dict[bytes, list[int]]) -> Iterator[tuple[bytes, pa.RecordBatch]]:
     targets = pa.array(list(wanted), pa.binary())
-    for batch in batches(path):
+    shown = {target.partition(b"/")[2].decode("utf-8", "replace") for target in wanted}
+    for batch in rows_at(path, pa.array(shown, pa.string()), SCHEMA.names):
         keyed = keys(batch)
         for index in np.flatnonzero(pc.is_in(keyed, targets).to_numpy(zero_copy_only=False)):
             yield keyed[int(index)].as_py(), batch.slice(int(index), 1)

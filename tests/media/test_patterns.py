@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.media import patterns as module
-from tasks.media.patterns import Rules, Selection, check_patterns
+from tasks.media import gitignore, patterns
+from tasks.media.gitignore import check_patterns
+from tasks.media.patterns import Rules, Selection
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
 
@@ -212,7 +213,7 @@ def test_the_oracle_tells_ignored_from_taken(git: Git) -> None:
 @pytest.mark.parametrize(
     "inner",
     [
-        *(f"[:{name}:]" for name in module._CLASSES),
+        *(f"[:{name}:]" for name in gitignore._CLASSES),
         *("!-~", "^a-c", "a-c-e", "--a", "]-a", "a\\-c", "\\a-\\c", "[:x", "[:]", "a-[:alpha:]"),
         *("!]a", "^^", "!!", "a-", "\\\\-a", "\udc80-\udcff", "é", "[", "]", "]]", "[:alpha:]-z"),
     ],
@@ -380,7 +381,7 @@ def test_a_selection_is_what_git_would_match_from_the_source_or_from_above_it(
 
 
 def test_forgetting_folders_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_FOLDERS", 2)
+    monkeypatch.setattr(patterns, "_MOST_FOLDERS", 2)
     selection = Selection(["b/c/", "!b/c/d"])
     tree = tree_of([b"a/b", b"b/a/a", b"b/c/d/e/f", b"b/d", b"c/d/e", b"b/c/g"])
     selected = {path for path in files_of(tree) if selection.selects("s", path, False)}
