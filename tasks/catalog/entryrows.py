@@ -109,7 +109,7 @@ class HardLinks:
         return pa.record_batch(list(columns.values()), schema=SCHEMA)
 
 
-def _names(paths: list[bytes]) -> tuple[pa.Array, pa.Array]:
+def _names(paths: Sequence[bytes]) -> tuple[pa.Array, pa.Array]:
     """Return the shown and, where it differs, the exact path of every entry."""
     raw = pa.array(paths, pa.binary())
     try:

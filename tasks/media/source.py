@@ -6,28 +6,22 @@ import copy
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tasks.media.patterns import Rules
 from tasks.model.profile import Source
 
 # A path that is longer than this is opened step by step: the kernel takes 4,096 bytes at once.
 _LONG = 3500
+_BATCH = 1 << 14
+# What os.fsencode looks up for every name anew.
+_CODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Xattrs = list[tuple[str, bytes]]
-
-
-@dataclass(slots=True)
-class Found:
-    """One directory's worth of entries, column by column, in manifest order."""
-
-    paths: list[bytes] = field(default_factory=list)
-    stats: list[os.stat_result] = field(default_factory=list)
-    targets: list[bytes | None] = field(default_factory=list)
-    xattrs: list[Xattrs | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +36,22 @@ class Unread:
 # A name in a directory: as the manifest sorts it, its path, what lstat says, the target of a link,
 # its attributes, and whether the walk goes into it.
 Child = tuple[bytes, bytes, os.stat_result, bytes | None, Xattrs | None, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some thousand entries, column by column, in manifest order."""
+
+    paths: Sequence[bytes]
+    stats: Sequence[os.stat_result]
+    targets: Sequence[bytes | None]
+    xattrs: Sequence[Xattrs | None]
+
+    @classmethod
+    def of(cls, children: Sequence[Child]) -> Found:
+        """Turn entries, of which there is one at least, into columns."""
+        _, paths, stats, targets, xattrs, _ = zip(*children, strict=True)
+        return cls(paths, stats, targets, xattrs)
 
 
 class Walk:
@@ -85,25 +95,21 @@ class Walk:
 
     def entries(self, outline: Iterable[Child]) -> Iterator[Found]:
         """Go into the folders of an outline: yield entries in manifest order, by the thousand."""
-        found = Found()
+        taken: list[Child] = []
         pending = [iter(outline)]
         while pending:
-            child = next(pending[-1], None)
-            if child is None:
+            for child in pending[-1]:
+                taken.append(child)
+                if len(taken) >= _BATCH:
+                    yield Found.of(taken)
+                    taken = []
+                if child[-1]:
+                    pending.append(iter(self._children(child[1])))
+                    break
+            else:
                 pending.pop()
-                continue
-            _, path, facts, target, xattrs, descend = child
-            found.paths.append(path)
-            found.stats.append(facts)
-            found.targets.append(target)
-            found.xattrs.append(xattrs)
-            if descend:
-                pending.append(iter(self._children(path)))
-            if len(found.paths) >= 1 << 14:
-                yield found
-                found = Found()
-        if found.paths:
-            yield found
+        if taken:
+            yield Found.of(taken)
 
     def _children(self, folder: bytes) -> list[Child]:
         try:
@@ -130,7 +136,7 @@ class Walk:
             place = b"/proc/self/fd/%d/" % fd
         children = []
         for entry in entries:
-            name = os.fsencode(entry.name)
+            name = entry.name.encode(*_CODING)
             try:
                 facts = entry.stat(follow_symlinks=False)
                 child = self._child(fd, name, prefix + name, facts, place + name)
