@@ -190,7 +190,8 @@ def batches(path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBa
     """Stream a file's rows in batches of at most 64 Ki; FormatDamaged where a page is bad."""
     file = open_table(path)
     try:
-        yield from file.iter_batches(ROWS, columns=columns, use_threads=False)
+        for group in range(file.num_row_groups):  # one reader for all keeps megabytes of each
+            yield from file.iter_batches(ROWS, [group], columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FormatDamaged(file=path, reason=str(error).split("\n")[0]) from error
 
