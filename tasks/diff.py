@@ -16,6 +16,7 @@ from tasks.catalog import moves
 from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare
 from tasks.catalog.export import LOST
 from tasks.catalog.request import Request, sorted_sources
+from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
 from tasks.formats.manifest import batches, read_info
 from tasks.model.errors import SourceEmpty, SourceShrunk
@@ -93,14 +94,14 @@ def summaries(run: Run) -> list[ScanSummary]:
 
 
 def _new_rows(run: Run, request: Request) -> Iterator[Any]:
-    scans = (batches(run.scan_path(name), OLD_COLUMNS) for name in sorted_sources(request))
+    scans = (stream(run.scan_path(name), OLD_COLUMNS) for name in sorted_sources(request))
     return itertools.chain.from_iterable(scans)
 
 
 def _old_rows(run: Run, request: Request) -> Iterator[Any]:
     if request.previous is None:
         return iter(())
-    return batches(run.store.manifest_path(request.previous), OLD_COLUMNS)
+    return stream(run.store.manifest_path(request.previous), OLD_COLUMNS)
 
 
 def _lost_rows(run: Run, request: Request) -> Any:

@@ -1,7 +1,6 @@
-"""The change set: a streaming merge of two manifests, in constant memory, with a reason per row.
+"""The change set: what differs between two manifests, with a reason per row.
 
-Both sides come in the same order, so a window of each up to a common key holds all that can match;
-inside a window the work is done by Arrow and numpy, column by column.
+Inside a window the work is done by Arrow and numpy, column by column.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.pairs import DIR, Flags, Ints, Pairs, aligned, differing, types_of
+from tasks.catalog.pairs import Flags, Ints, Pairs, differing
+from tasks.catalog.windows import Window, windows
 from tasks.formats.manifest import (
     SCHEMA,
     SHA256,
@@ -31,7 +31,7 @@ from tasks.media import durable
 
 _FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
 _TAGS = [("change", WORD), ("reason", WORD), ("row", pa.int64()), ("old_row", pa.int64())]
-_NAMED = ("source", "path", "raw_path", "type", "size", "mtime", "inode")
+_NAMED = ("source", "path", "raw_path", "type", "size", "mtime", "ctime", "inode")
 CHANGES = pa.schema([*(SCHEMA.field(name) for name in _NAMED), *_TAGS])
 PACK = pa.schema([*_FACTS, *_TAGS, ("old_sha256", SHA256)])
 CARRY = pa.schema([("carry", pa.int64())])
@@ -39,18 +39,6 @@ KEPT = pa.schema([("old_row", pa.int64()), ("row", pa.int64())])
 
 # What a comparison needs of the old side.
 OLD_COLUMNS = [field.name for field in SCHEMA if field.name != "parts"]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Rows of both sides that can match each other, with their keys and first row numbers."""
-
-    new: pa.RecordBatch
-    new_keys: pa.Array
-    new_base: int
-    old: pa.RecordBatch
-    old_keys: pa.Array
-    old_base: int
 
 
 @dataclass(slots=True)
@@ -80,58 +68,6 @@ def listed(path: str) -> Iterator[Change]:
             yield Change(*facts)
 
 
-class _Side:
-    """One stream of rows, cut anew at every window's end."""
-
-    def __init__(self, stream: Iterable[pa.RecordBatch]) -> None:
-        self._stream = iter(stream)
-        self.base = 0
-        self.rows = pa.RecordBatch.from_pylist([], schema=SCHEMA)
-        self.keys = pa.array([], pa.binary())
-        self.fill()
-
-    def fill(self) -> None:
-        while not self.rows.num_rows:
-            batch = next(self._stream, None)
-            if batch is None:
-                return
-            self.rows, self.keys = batch, keys(batch)
-
-    @property
-    def last(self) -> bytes | None:
-        return self.keys[-1].as_py() if self.rows.num_rows else None
-
-    def take(self, bound: bytes | None) -> tuple[pa.RecordBatch, pa.Array, int]:
-        """Cut off the rows whose key is not beyond `bound`; all of them where it is None."""
-        count = self.rows.num_rows if bound is None else upper(self.keys, bound)
-        taken = self.rows.slice(0, count), self.keys.slice(0, count), self.base
-        self.rows, self.keys = self.rows.slice(count), self.keys.slice(count)
-        self.base += count
-        self.fill()
-        return taken
-
-
-def upper(sorted_keys: pa.Array, bound: bytes) -> int:
-    """Return how many of the sorted keys are not beyond `bound`."""
-    low, high = 0, len(sorted_keys)
-    while low < high:
-        middle = (low + high) // 2
-        if sorted_keys[middle].as_py() <= bound:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def windows(new: Iterable[pa.RecordBatch], old: Iterable[pa.RecordBatch]) -> Iterator[Window]:
-    """Pair the rows of two sorted streams, window by window."""
-    left, right = _Side(new), _Side(old)
-    while left.rows.num_rows or right.rows.num_rows:
-        ends = [key for key in (left.last, right.last) if key is not None]
-        bound = min(ends)
-        yield Window(*left.take(bound), *right.take(bound))
-
-
 def compare(
     new: Iterable[pa.RecordBatch],
     old: Iterable[pa.RecordBatch],
@@ -141,28 +77,31 @@ def compare(
     """Merge two manifests: write every change with its reason, and where each row's content was."""
     found = Found()
     for window in windows(new, old):
-        match = _match(window)
-        found.entries += window.new.num_rows
-        pairs = np.flatnonzero(match >= 0)
+        match = window.match()
+        rows, labels, reasons = _judged(window, match, judge)
         gone = np.ones(window.old.num_rows, dtype=bool)
-        gone[match[pairs]] = False
-        if not judge.looks_at_all:
-            pairs = pairs[differing(window.new, window.old, pairs, match[pairs])]
-        added = match < 0
-        labels, reasons = np.where(added, "added", ""), np.where(added, "new", "")
-        labels, reasons = labels.astype(object), reasons.astype(object)
-        labels[pairs], reasons[pairs] = judge.pairs(window, pairs, match[pairs])
-        kept = judge.kept(window.old_keys, gone)
-        writer.new_rows(window, match, labels, reasons)
+        gone[match[match >= 0]] = False
+        kept = judge.kept(window.old, gone)
+        writer.new_rows(window, match, rows, labels, reasons)
         writer.old_rows(window, gone & ~kept, kept)
-        found.counts.update(Counter(labels))
+        found.entries += window.new.num_rows
+        found.counts.update(labels[labels != ""].tolist())
         found.counts["deleted"] += int((gone & ~kept).sum())
     return found
 
 
-def _match(window: Window) -> Ints:
-    types, old_types = types_of(window.new, window.old)
-    return aligned(window.new_keys, window.old_keys, types == DIR, old_types == DIR)
+def _judged(window: Window, match: Ints, judge: Judge) -> tuple[Ints, Any, Any]:
+    """Return the new rows that changed or go in again, in order, with change and reason."""
+    added, pairs = np.flatnonzero(match < 0), np.flatnonzero(match >= 0)
+    if not judge.looks_at_all:
+        pairs = pairs[differing(window.new, window.old, pairs, match[pairs])]
+    change, reason = judge.pairs(window, pairs, match[pairs])
+    told = reason != ""
+    rows = np.concatenate([added, pairs[told]])
+    order = np.argsort(rows)
+    changes = np.concatenate([np.full(len(added), "added", object), change[told]])
+    reasons = np.concatenate([np.full(len(added), "new", object), reason[told]])
+    return rows[order], changes[order], reasons[order]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +158,13 @@ class Judge:
             reason[again & np.isin(right + window.old_base, self.lost)] = "lost"
         return change, reason
 
-    def kept(self, old_keys: pa.Array, gone: Flags) -> Flags:
+    def kept(self, old: pa.RecordBatch, gone: Flags) -> Flags:
         """Return which vanished rows lie at or below something that could not be looked at."""
         kept = np.zeros(len(gone), dtype=bool)
-        for place in self.unread if gone.any() else ():
+        if not self.unread or not gone.any():
+            return kept
+        old_keys = keys(old)
+        for place in self.unread:
             key = place.rstrip(b"/")  # a source as a whole has an empty path
             below = pc.starts_with(old_keys, key + b"/")
             here = pc.equal(old_keys, key)
@@ -249,40 +191,36 @@ class ChangeWriter:
             kept: self._kept,
         }
 
-    def new_rows(self, window: Window, match: Ints, labels: Any, reasons: Any) -> None:
-        """Write the new side of a window."""
-        rows = np.arange(window.new.num_rows) + window.new_base
+    def new_rows(self, window: Window, match: Ints, rows: Ints, labels: Any, reasons: Any) -> None:
+        """Write the new side of a window: `rows` changed, or go in again, in this way."""
         old_rows = np.where(match >= 0, match + window.old_base, -1)
         again = (reasons == "forced") | (reasons == "lost")
         goes_in = (labels == "added") | (labels == "modified") | again
-        carried = pa.array(old_rows, mask=goes_in)
-        self._carry.write(pa.record_batch([carried], schema=CARRY))
-        changed = np.flatnonzero(labels != "")
-        if len(changed):
-            tags = _tags(changed, labels, reasons, rows, old_rows)
-            self._changes.write(_select(window.new, changed, CHANGES, tags))
-        packed = np.flatnonzero(goes_in)
-        if len(packed):
-            tags = _tags(packed, labels, reasons, rows, old_rows)
-            changed_from = np.where(labels[packed] == "modified", match[packed], -1)
-            tags["old_sha256"] = _old_digests(window.old, changed_from)
-            self._pack.write(_select(window.new, packed, PACK, tags))
+        is_packed = np.zeros(len(match), bool)
+        is_packed[rows[goes_in]] = True
+        self._carry.write(pa.record_batch([pa.array(old_rows, mask=is_packed)], schema=CARRY))
+        for chosen, writer, schema in (
+            (labels != "", self._changes, CHANGES),
+            (goes_in, self._pack, PACK),
+        ):
+            index, label = rows[chosen], labels[chosen]
+            if len(index):
+                tags = _tags(label, reasons[chosen], index + window.new_base, old_rows[index])
+                changed_from = np.where(label == "modified", match[index], -1)
+                tags["old_sha256"] = _old_digests(window.old, changed_from)
+                writer.write(_select(window.new, index, schema, tags))
 
     def old_rows(self, window: Window, deleted: Flags, kept: Flags) -> None:
         """Write the old side of a window: what is gone, and what is kept though not seen."""
         gone = np.flatnonzero(deleted)
         if len(gone):
-            labels = np.full(len(deleted), "deleted", dtype=object)
-            reasons = np.full(len(deleted), "gone", dtype=object)
-            none = np.full(len(deleted), -1)
-            old_rows = np.arange(len(deleted)) + window.old_base
-            tags = _tags(gone, labels, reasons, none, old_rows)
+            labels, reasons = (np.full(len(gone), word, object) for word in ("deleted", "gone"))
+            tags = _tags(labels, reasons, np.full(len(gone), -1), gone + window.old_base)
             self._changes.write(_select(window.old, gone, CHANGES, tags))
         stays = np.flatnonzero(kept)
         if len(stays):
-            new_keys = np.array([*window.new_keys.to_pylist(), None], dtype=object)[:-1]
-            old_keys = window.old_keys.take(pa.array(stays)).to_pylist()
-            places = np.searchsorted(new_keys, np.array([*old_keys, None], dtype=object)[:-1])
+            old_keys = keys(window.old).take(pa.array(stays))
+            places = np.searchsorted(_objects(keys(window.new)), _objects(old_keys))
             numbers = [pa.array(stays + window.old_base), pa.array(places + window.new_base)]
             self._kept.write(pa.record_batch(numbers, schema=KEPT))
 
@@ -308,12 +246,17 @@ class ChangeWriter:
             durable.remove(path + durable.DRAFT)
 
 
-def _tags(index: Ints, labels: Any, reasons: Any, rows: Ints, old_rows: Ints) -> dict[str, Any]:
+def _objects(texts: pa.Array) -> Any:
+    """Return an array of Python's own bytes, which compare to their end."""
+    return np.array([*texts.to_pylist(), None], dtype=object)[:-1]
+
+
+def _tags(labels: Any, reasons: Any, rows: Ints, old_rows: Ints) -> dict[str, Any]:
     return {
-        "change": pa.array(labels[index], pa.string()).dictionary_encode(),
-        "reason": pa.array(reasons[index], pa.string()).dictionary_encode(),
-        "row": pa.array(rows[index], pa.int64()),
-        "old_row": pa.array(old_rows[index], pa.int64()),
+        "change": pa.array(labels, pa.string()).dictionary_encode(),
+        "reason": pa.array(reasons, pa.string()).dictionary_encode(),
+        "row": pa.array(rows, pa.int64()),
+        "old_row": pa.array(old_rows, pa.int64()),
     }
 
 

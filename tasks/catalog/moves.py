@@ -33,10 +33,16 @@ def find(changes: str, lenient: Collection[str] = (), lost: Collection[int] = ()
 
 
 def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
-    """Rewrite the diff's files: moved rows carry their content over and are not packed."""
-    places = np.array(sorted(found), np.int64)
+    """Rewrite the diff's files: moved rows carry their content over and are not packed.
+
+    A file whose own ctime is new is packed all the same: it was renamed itself, or written to
+    meanwhile and given its old mtime, and which of the two only its content tells. That is read,
+    and stored where it is another.
+    """
+    touched = _touched(found, changes)
+    places = np.array(sorted(found.keys() - touched), np.int64)
     origins = np.array([found[row] for row in places.tolist()], np.int64)
-    rows = pa.array(places)
+    untouched, rows = pa.array(places), pa.array(found.keys(), pa.int64())
     gone = pa.array(sorted(found.values()), pa.int64())
 
     def retag(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
@@ -59,7 +65,7 @@ def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
         return whole.filter(pc.invert(left))
 
     def unpack(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
-        return batch.filter(pc.invert(pc.is_in(batch.column("row"), rows)))
+        return batch.filter(pc.invert(pc.is_in(batch.column("row"), untouched)))
 
     def carry_over(batch: pa.RecordBatch, base: int) -> pa.RecordBatch:
         values = batch.column("carry").to_numpy(zero_copy_only=False)
@@ -71,6 +77,21 @@ def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
     _rewrite(changes, CHANGES, retag)
     _rewrite(pack, PACK, unpack)
     _rewrite(carry, CARRY, carry_over)
+
+
+def _touched(found: dict[int, int], changes: str) -> set[int]:
+    """Return the new rows of moved files whose ctime is not what it was under the old name."""
+    before, after = {}, {}
+    for batch in batches(changes, ["change", "type", "ctime", "row", "old_row"]):
+        files = batch.filter(pc.equal(words(batch.column("type")), "file"))
+        kinds = words(files.column("change")).to_pylist()
+        numbers = [integers(files.column(name)).tolist() for name in ("row", "old_row", "ctime")]
+        for change, row, old_row, ctime in zip(kinds, *numbers, strict=True):
+            if change == "deleted":
+                before[old_row] = ctime
+            elif row in found:
+                after[row] = ctime
+    return {row for row, ctime in after.items() if ctime != before[found[row]]}
 
 
 def _rewrite(

@@ -126,6 +126,11 @@ def row_groups(manifest: str) -> list[RowGroup]:
     ]
 
 
+def stream(manifest: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of each row group; a thread reads the next one meanwhile."""
+    return ahead(lambda group: group.read(columns), row_groups(manifest), threads=1)
+
+
 def _bounds(column: Any) -> Bounds:
     statistics = column.statistics if column.is_stats_set else None
     if statistics is None or not statistics.has_min_max:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.catalog.changes import OLD_COLUMNS as COLUMNS
 from tasks.catalog.changes import ChangeWriter, Judge, compare
-from tasks.formats.manifest import batches
+from tasks.catalog.rowgroups import stream
 from tests.bench import measure
 from tests.bench.content import Content
 from tests.bench.corpora import KIB, MIB
@@ -114,7 +114,7 @@ def compare_manifests(old: str, new: str, folder: str) -> None:
     """Compare as the stage does."""
     writer = ChangeWriter(*(f"{folder}/{name}" for name in ("changes", "pack", "carry", "kept")))
     with writer:
-        found = compare(batches(new, COLUMNS), batches(old, COLUMNS), _JUDGE, writer)
+        found = compare(stream(new, COLUMNS), stream(old, COLUMNS), _JUDGE, writer)
         writer.close()
     print(found.entries, dict(found.counts))
 

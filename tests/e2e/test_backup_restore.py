@@ -439,6 +439,25 @@ def test_moved_files_are_not_stored_again(home: Home, tmp_path: Path) -> None:
     assert_same_tree(source, tmp_path / "out" / "source")
 
 
+def test_a_file_that_was_renamed_and_written_to_is_not_taken_for_the_old_one(
+    home: Home, tmp_path: Path
+) -> None:
+    """Its size and its mtime are as before, and its ctime would be new in any case."""
+    program, source, _ = home
+    renamed, in_moved = source / "x" / "renamed.bin", source / "moved" / "002.bin"
+    (source / "big" / "001.bin").rename(renamed)
+    (source / "big").rename(source / "moved")
+    for path in (renamed, in_moved):
+        facts = path.stat()
+        with path.open("r+b") as file:
+            file.write(b"another beginning")
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    outcome = program.backup("home")
+    assert outcome["moved"] >= 6
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
 def test_a_moved_folder_is_not_stored_again(home: Home, tmp_path: Path) -> None:
     program, source, _ = home
     (source / "big").rename(source / "letters" / "large")
