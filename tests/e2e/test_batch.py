@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,28 @@ def test_people_get_a_table_with_the_sentence_of_each_error(
     assert "/nowhere/at/all" in lost
 
 
+@pytest.fixture
+def restless() -> Iterator[Path]:
+    """A folder with a file that never holds still: in memory, where no writer waits for a disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        log = Path(folder) / "restless.log"
+        log.write_bytes(bytes(32_000_000))
+        loop = ["sh", "-c", 'while echo x >> "$0"; do :; done', log]
+        writers = [subprocess.Popen(loop) for _ in range(3)]
+        try:
+            yield log.parent
+        finally:
+            for writer in writers:
+                writer.kill()
+                writer.wait()
+
+
 def test_files_that_could_not_be_read_are_named(
-    program: Program, profiles: Profiles, source: Path
+    program: Program, profiles: Profiles, restless: Path
 ) -> None:
     profiles("home")
-    log = source / "restless.log"
-    log.write_bytes(bytes(8_000_000))
-    writer = subprocess.Popen(["sh", "-c", 'while echo x >> "$0"; do :; done', log])
-    try:
-        found = program.json("batch", code=3)
-    finally:
-        writer.kill()
-        writer.wait()
-    [row] = found["profiles"]
+    program.edit_profile("home", {"source": [{"path": str(restless)}]})
+    [row] = program.json("batch", code=3)["profiles"]
     assert (row["exit_code"], row["status"], row["error"]) == (3, "partial", None)
     assert "restless.log" in row["message"]
 
