@@ -1,10 +1,13 @@
 """Manifests: plain Parquet of exactly the documented columns, in order, damage named."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +18,7 @@ from tasks.formats import manifest
 from tasks.formats.manifest import ROWS, SCHEMA, TableWriter
 from tasks.model.errors import FormatDamaged, FormatUnsupported
 from tasks.model.words import FORMAT_VERSION, DiffSummary
+from tests.helpers.catalogs import add_numbered, make_profile
 from tests.helpers.rows import batch, key, read, row, write
 from tests.strategies import names
 
@@ -265,3 +269,25 @@ def test_a_key_is_source_and_exact_path_with_a_slash_behind_directories(rows: li
 def test_paths_are_shown_with_a_replacement_for_what_is_not_utf8(rows: list[Any]) -> None:
     expected = [f"{r['source']}/{r['path']}" for r in rows]
     assert manifest.shown(batch(rows)) == expected
+
+
+STREAM = """
+import os, sys
+from tasks.formats.manifest import batches
+def resident():
+    with open("/proc/self/statm") as facts:
+        return int(facts.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+sizes = [resident() for _ in batches(sys.argv[1])]
+print(len(sizes), max(sizes[4:]) - max(sizes[:4]))
+"""
+
+
+def test_a_long_manifest_takes_no_more_memory_than_its_beginning(tmp_path: Path) -> None:
+    """One reader for the whole of a file keeps two megabytes of every row group."""
+    store = make_profile(tmp_path)
+    add_numbered(store, "20260101T000000Z", np.arange(30 * ROWS))
+    script = [sys.executable, "-c", STREAM, store.manifest_path("20260101T000000Z")]
+    done = subprocess.run(script, check=True, capture_output=True, text=True)
+    count, growth = map(int, done.stdout.split())
+    assert count == 30
+    assert growth < 30e6
