@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tasks.catalog.runs import Place
 from tasks.formats.records import from_json, to_json
@@ -51,7 +51,7 @@ def is_told(place: Place) -> bool:
 
 def tell(place: Place) -> None:
     """Have the waiting run of a profile look again."""
-    durable.write_whole(_call(place), to_json(asdict(Waiting(message="", since="", process=0))))
+    durable.write_whole(_call(place), b"")
 
 
 def forget(place: Place) -> None:

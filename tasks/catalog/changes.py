@@ -78,9 +78,8 @@ def compare(
     found = Found()
     for window in windows(new, old):
         match = window.match()
-        rows, labels, reasons = _judged(window, match, judge)
-        gone = np.ones(window.old.num_rows, dtype=bool)
-        gone[match[match >= 0]] = False
+        rows, labels, reasons = judge.changed(window, match)
+        gone = window.gone(match)
         kept = judge.kept(window.old, gone)
         writer.new_rows(window, match, rows, labels, reasons)
         writer.old_rows(window, gone & ~kept, kept)
@@ -88,20 +87,6 @@ def compare(
         found.counts.update(labels[labels != ""].tolist())
         found.counts["deleted"] += int((gone & ~kept).sum())
     return found
-
-
-def _judged(window: Window, match: Ints, judge: Judge) -> tuple[Ints, Any, Any]:
-    """Return the new rows that changed or go in again, in order, with change and reason."""
-    added, pairs = np.flatnonzero(match < 0), np.flatnonzero(match >= 0)
-    if not judge.looks_at_all:
-        pairs = pairs[differing(window.new, window.old, pairs, match[pairs])]
-    change, reason = judge.pairs(window, pairs, match[pairs])
-    told = reason != ""
-    rows = np.concatenate([added, pairs[told]])
-    order = np.argsort(rows)
-    changes = np.concatenate([np.full(len(added), "added", object), change[told]])
-    reasons = np.concatenate([np.full(len(added), "new", object), reason[told]])
-    return rows[order], changes[order], reasons[order]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +103,20 @@ class Judge:
     forced: bool
     lost: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
-    @property
-    def looks_at_all(self) -> bool:
-        """Whether rows that do not differ in anything may count all the same."""
-        return self.forced or len(self.lost) > 0
+    def changed(self, window: Window, match: Ints) -> tuple[Ints, Any, Any]:
+        """Return the new rows that changed or go in again, in order, with change and reason."""
+        added, pairs = np.flatnonzero(match < 0), np.flatnonzero(match >= 0)
+        if not self.forced and not len(self.lost):  # else rows may count that differ in nothing
+            pairs = pairs[differing(window.new, window.old, pairs, match[pairs])]
+        change, reason = self._pairs(window, pairs, match[pairs])
+        told = reason != ""
+        rows = np.concatenate([added, pairs[told]])
+        order = np.argsort(rows)
+        changes = np.concatenate([np.full(len(added), "added", object), change[told]])
+        reasons = np.concatenate([np.full(len(added), "new", object), reason[told]])
+        return rows[order], changes[order], reasons[order]
 
-    def pairs(self, window: Window, left: Ints, right: Ints) -> tuple[Any, Any]:
+    def _pairs(self, window: Window, left: Ints, right: Ints) -> tuple[Any, Any]:
         """Return (change, reason) for every pair of rows, as object arrays."""
         sides = Pairs(window.new, window.old, left, right)
         is_file, is_hardlink = sides.kinds == "file", sides.kinds == "hardlink"
@@ -193,22 +186,26 @@ class ChangeWriter:
 
     def new_rows(self, window: Window, match: Ints, rows: Ints, labels: Any, reasons: Any) -> None:
         """Write the new side of a window: `rows` changed, or go in again, in this way."""
-        old_rows = np.where(match >= 0, match + window.old_base, -1)
+        old_rows = window.old_rows(match)
         again = (reasons == "forced") | (reasons == "lost")
         goes_in = (labels == "added") | (labels == "modified") | again
         is_packed = np.zeros(len(match), bool)
         is_packed[rows[goes_in]] = True
         self._carry.write(pa.record_batch([pa.array(old_rows, mask=is_packed)], schema=CARRY))
-        for chosen, writer, schema in (
-            (labels != "", self._changes, CHANGES),
-            (goes_in, self._pack, PACK),
-        ):
-            index, label = rows[chosen], labels[chosen]
-            if len(index):
-                tags = _tags(label, reasons[chosen], index + window.new_base, old_rows[index])
-                changed_from = np.where(label == "modified", match[index], -1)
-                tags["old_sha256"] = _old_digests(window.old, changed_from)
-                writer.write(_select(window.new, index, schema, tags))
+
+        def tagged(chosen: Flags) -> tuple[Ints, dict[str, Any]]:
+            index = rows[chosen]
+            numbers = index + window.new_base, old_rows[index]
+            return index, _tags(labels[chosen], reasons[chosen], *numbers)
+
+        index, tags = tagged(labels != "")
+        if len(index):
+            self._changes.write(_select(window.new, index, CHANGES, tags))
+        index, tags = tagged(goes_in)
+        if len(index):
+            changed_from = np.where(labels[goes_in] == "modified", match[index], -1)
+            tags["old_sha256"] = _old_digests(window.old, changed_from)
+            self._pack.write(_select(window.new, index, PACK, tags))
 
     def old_rows(self, window: Window, deleted: Flags, kept: Flags) -> None:
         """Write the old side of a window: what is gone, and what is kept though not seen."""

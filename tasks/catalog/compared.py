@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tasks.catalog import moves
 from tasks.catalog.changes import CHANGES, Change, Judge
-from tasks.catalog.pairs import NUMBERS, OBJECTS, differing
+from tasks.catalog.pairs import NUMBERS, OBJECTS
 from tasks.catalog.queries import pages
 from tasks.catalog.rowgroups import ahead, stream
 from tasks.catalog.windows import Window, windows
@@ -90,26 +90,11 @@ def compare_snapshots(new: str, old: str, lenient: Collection[str], file: str) -
 def _changed(window: Window, judge: Judge) -> pa.RecordBatch | None:
     """Return the rows of a window that changed, from both sides, in path order."""
     match = window.match()
-    left = np.flatnonzero(match >= 0)
-    right = match[left]
-    suspect = np.flatnonzero(differing(window.new, window.old, left, right))
-    left, right = left[suspect], right[suspect]
-    change, reason = judge.pairs(window, left, right)
-    found = np.flatnonzero(change != "")
-    added = np.flatnonzero(match < 0)
-    gone = np.ones(window.old.num_rows, bool)
-    gone[match[match >= 0]] = False
-    deleted = np.flatnonzero(gone)
+    changed, change, reason = judge.changed(window, match)
+    old_rows = window.old_rows(match)[changed]
+    deleted = np.flatnonzero(window.gone(match))
     pieces = [
-        _tagged(window.new, added, "added", "new", added + window.new_base, -1),
-        _tagged(
-            window.new,
-            left[found],
-            change[found],
-            reason[found],
-            left[found] + window.new_base,
-            right[found] + window.old_base,
-        ),
+        _tagged(window.new, changed, change, reason, changed + window.new_base, old_rows),
         _tagged(window.old, deleted, "deleted", "gone", -1, deleted + window.old_base),
     ]
     rows = pa.Table.from_batches(pieces).combine_chunks()

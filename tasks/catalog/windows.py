@@ -9,10 +9,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.pairs import DIR, Ints, aligned, types_of
+from tasks.catalog.pairs import DIR, Flags, Ints, aligned, types_of
 from tasks.formats.manifest import SCHEMA, keys, raw_paths
 
 
@@ -29,6 +30,16 @@ class Window:
         """Return the old row of each new row, as an index into the window, or -1."""
         types, old_types = types_of(self.new, self.old)
         return aligned(*self._names(), types == DIR, old_types == DIR)
+
+    def old_rows(self, match: Ints) -> Ints:
+        """Return the number of the old row of each new row, or -1."""
+        return np.where(match >= 0, match + self.old_base, -1)
+
+    def gone(self, match: Ints) -> Flags:
+        """Return which old rows have no new one."""
+        gone = np.ones(self.old.num_rows, dtype=bool)
+        gone[match[match >= 0]] = False
+        return gone
 
     def _names(self) -> tuple[pa.Array, pa.Array]:
         """Return what tells the rows of each side apart: within one source the path alone."""
