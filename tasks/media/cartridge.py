@@ -39,6 +39,8 @@ _JOURNAL_LINE = 256
 _COPY = 8 << 20
 # Bytes: more than the lists of a million archives take.
 _LARGEST_LIST = 256 << 20
+# Another file system, one without hard links, or one whose count of them is used up.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -238,14 +240,19 @@ class Cartridge:
         return rounded(size) + _BLOCK + _JOURNAL_LINE
 
     def place(self, line: JournalLine, spooled: str) -> None:
-        """Copy an archive here, flush it, then say so in the journal."""
+        """Bring an archive here, flush it, then say so in the journal.
+
+        On the spool's own file system it gets a second name instead of a copy: it is flushed there
+        already, and the spool only ever removes its name, or puts another file in its place.
+        """
         with self._medium():
             durable.make_folders(os.path.dirname(self.file(line.archive)))
             try:
                 with durable.replacing(self.file(line.archive)) as draft:
-                    copied = _copy(spooled, draft)
-                    if copied != line.bytes:
-                        raise OSError(errno.EIO, f"{copied} of {line.bytes} bytes were copied")
+                    durable.remove(draft)  # a killed run's: writing to it would write to the spool
+                    there = _link(spooled, draft) or _copy(spooled, draft)
+                    if there != line.bytes:
+                        raise OSError(errno.EIO, f"{there} of {line.bytes} bytes are there")
                 durable.append_line(self.file(JOURNAL), to_json(line))
             except OSError:
                 durable.remove(self.file(line.archive))  # nobody would know of it
@@ -348,6 +355,17 @@ def _put(content: str | bytes, target: str) -> None:
     else:
         _copy(content, target)
     durable.sync_file(target)
+
+
+def _link(source: str, target: str) -> int:
+    """Give a file a second name; return its bytes, or 0 where its file system cannot do that."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return 0
+    return os.path.getsize(target)
 
 
 def _copy(source: str, target: str) -> int:
