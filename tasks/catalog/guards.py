@@ -8,6 +8,8 @@ import stat
 from tasks.catalog.export import STORED
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
+from tasks.catalog.setback import taken_back
+from tasks.formats.archive import SUFFIX
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
 from tasks.media.shelf import belongs
@@ -55,9 +57,21 @@ def _check_history(cartridge: Cartridge, run: Run) -> None:
         if not name.startswith(mine) and name not in {row.archive for row in rows}:
             raise _refused(cartridge, f"its journal does not name {name}")
     known = {row.archive for row in rows}
-    for line in cartridge.journal():
-        if line.archive not in known and line.snapshot != run.snapshot:
+    unknown = [line for line in cartridge.journal() if line.archive not in known]
+    written = _written_by(run) if unknown else {}
+    for line in unknown:
+        if written.get(line.archive, "") not in (line.sha256, None):
             raise _refused(cartridge, f"{line.archive} was written by another workspace")
+
+
+def _written_by(run: Run) -> dict[str, str | None]:
+    """Return the sums of a run's archives; None for one that was to be packed again.
+
+    The name of an archive does not tell whose it is: another workspace may have begun a run in the
+    same second.
+    """
+    gone = {f"archives/{run.snapshot}/{number}{SUFFIX}": None for number in taken_back(run)}
+    return {**gone, **{packed.archive: packed.sha256 for packed in run.packed()}}
 
 
 def _is_whole(path: str, size: int) -> bool:

@@ -250,9 +250,11 @@ class Cartridge:
             try:
                 with durable.replacing(self.file(line.archive)) as draft:
                     durable.remove(draft)  # a killed run's: writing to it would write to the spool
-                    there = _link(spooled, draft) or _copy(spooled, draft)
+                    if not _link(spooled, draft):
+                        _copy(spooled, draft)
+                    there = os.path.getsize(draft)
                     if there != line.bytes:
-                        raise OSError(errno.EIO, f"{there} of {line.bytes} bytes are there")
+                        raise OSError(errno.EIO, f"{there} of {line.bytes} bytes arrived")
                 durable.append_line(self.file(JOURNAL), to_json(line))
             except OSError:
                 durable.remove(self.file(line.archive))  # nobody would know of it
@@ -357,21 +359,20 @@ def _put(content: str | bytes, target: str) -> None:
     durable.sync_file(target)
 
 
-def _link(source: str, target: str) -> int:
-    """Give a file a second name; return its bytes, or 0 where its file system cannot do that."""
+def _link(source: str, target: str) -> bool:
+    """Give a file a second name; False where the two file systems are not one that can."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-        return 0
-    return os.path.getsize(target)
+        return False
+    return True
 
 
-def _copy(source: str, target: str) -> int:
-    """Copy a file inside the kernel; return the bytes copied."""
+def _copy(source: str, target: str) -> None:
+    """Copy a file inside the kernel."""
     copied = 0
     with open(source, "rb") as reader, open(target, "wb") as writer:
         while count := os.sendfile(writer.fileno(), reader.fileno(), copied, _COPY):
             copied += count
-    return copied

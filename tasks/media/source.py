@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.media.patterns import Rules
@@ -126,19 +126,18 @@ class Walk:
             os.close(fd)
 
     def _list(self, fd: int, folder: bytes) -> list[Child]:
-        with os.scandir(fd) as listing:
-            entries = list(listing)
-        if folder and self._is_left_out(fd, {entry.name for entry in entries}):
+        names = os.listdir(fd)
+        if folder and self._is_left_out(fd, names):
             return []
         prefix = folder + b"/" if folder else b""
         place = self._root + b"/" + prefix
         if len(place) > _LONG:
             place = b"/proc/self/fd/%d/" % fd
         children = []
-        for entry in entries:
-            name = entry.name.encode(*_CODING)
+        for shown in names:
+            name = shown.encode(*_CODING)
             try:
-                facts = entry.stat(follow_symlinks=False)
+                facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 child = self._child(fd, name, prefix + name, facts, place + name)
             except OSError as error:
                 self._report(prefix + name, error, folder=False)
@@ -170,7 +169,7 @@ class Walk:
             return False
         return not self._source.one_file_system or facts.st_dev == self.facts.st_dev
 
-    def _is_left_out(self, fd: int, names: set[str]) -> bool:
+    def _is_left_out(self, fd: int, names: Collection[str]) -> bool:
         """Whether a marker says that the folder is kept, but nothing in it."""
         if any(os.fsdecode(marker) in names for marker in self._markers):
             return True

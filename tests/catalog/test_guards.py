@@ -1,5 +1,6 @@
 """The wrong cartridge is refused by name, before anything on it is touched."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from tasks.catalog import guards, members
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Place, Run
+from tasks.catalog.setback import take_back
 from tasks.media.cartridge import Cartridge
 from tasks.media.labelling import write_label
 from tasks.model.errors import WrongCartridge
@@ -60,6 +62,7 @@ def place(cartridge: Cartridge, snapshot: str, number: int = 10_000) -> JournalL
         snapshot=snapshot,
     )
     cartridge.place(line, str(spooled))
+    spooled.unlink()
     return line
 
 
@@ -79,6 +82,19 @@ def know(run: Run, line: JournalLine, state: str = "stored") -> None:
     run.store.update_archives(lambda rows: [*rows, row])
 
 
+def packed(run: Run, line: JournalLine, number: str) -> None:
+    record = PackedArchive(
+        number=number,
+        archive=line.archive,
+        bytes=line.bytes,
+        sha256=line.sha256,
+        content_bytes=1,
+        members=1,
+        contents=1,
+    )
+    run.save(os.path.join("packed", f"{number}.json"), record)
+
+
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> Run:
     return begun(tmp_path, source)
@@ -92,7 +108,7 @@ def cartridge(tmp_path: Path) -> Cartridge:
 def test_a_cartridge_that_is_as_it_was_left_may_be_written(run: Run, cartridge: Cartridge) -> None:
     guards.check(cartridge, run)
     know(run, place(cartridge, EARLIER))
-    place(cartridge, NOW, 20_000)
+    packed(run, place(cartridge, NOW, 20_000), "00020000")
     before = snapshot_of(Path(cartridge.path))
     guards.check(cartridge, run)
     assert snapshot_of(Path(cartridge.path)) == before
@@ -138,6 +154,21 @@ def test_archives_of_another_workspace_are_refused(run: Run, cartridge: Cartridg
         guards.check(cartridge, run)
 
 
+def test_another_workspace_is_told_apart_that_began_in_the_same_second(
+    run: Run, cartridge: Cartridge
+) -> None:
+    line = place(cartridge, NOW)
+    packed(run, dataclasses.replace(line, sha256="0" * 64), "00010000")
+    with pytest.raises(WrongCartridge, match="another workspace"):
+        guards.check(cartridge, run)
+
+
+def test_what_a_run_took_back_may_still_lie_there(run: Run, cartridge: Cartridge) -> None:
+    packed(run, place(cartridge, NOW), "00010000")
+    take_back(run, ["00010000"])
+    guards.check(cartridge, run)
+
+
 def test_a_read_only_volume_is_refused(run: Run, loop_volume: MakeVolume) -> None:
     volume = loop_volume(4)
     cartridge = labelled(volume)
@@ -174,19 +205,6 @@ def test_a_cartridge_that_lost_its_journal_is_not_taken_for_empty(
         with pytest.raises(WrongCartridge):
             guards.check(cartridge, run)
     assert Path(cartridge.file(line.archive)).exists()
-
-
-def packed(run: Run, line: JournalLine, number: str) -> None:
-    record = PackedArchive(
-        number=number,
-        archive=line.archive,
-        bytes=line.bytes,
-        sha256=line.sha256,
-        content_bytes=1,
-        members=1,
-        contents=1,
-    )
-    run.save(os.path.join("packed", f"{number}.json"), record)
 
 
 def test_what_an_interrupted_writer_had_placed_is_noted_and_leaves_the_spool(

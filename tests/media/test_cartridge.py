@@ -50,6 +50,7 @@ def place(cartridge: Cartridge, number: int, data: bytes) -> JournalLine:
     spooled.write_bytes(data)
     placed = line(number, data)
     cartridge.place(placed, str(spooled))
+    spooled.unlink()
     return placed
 
 
@@ -122,6 +123,34 @@ def test_an_archive_is_placed_whole_and_then_journalled(cartridge: Cartridge, si
     assert Path(cartridge.file(placed.archive)).read_bytes() == data
     assert cartridge.journal() == [placed]
     assert files(cartridge) == {"CARTRIDGE.json", "journal.jsonl", placed.archive}
+
+
+def test_on_one_file_system_the_spooled_archive_is_not_written_again(
+    cartridge: Cartridge, tmp_path: Path
+) -> None:
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(b"data")
+    cartridge.place(line(1, b"data"), str(spooled))
+    assert spooled.samefile(cartridge.file(line(1, b"").archive))
+
+
+def test_on_another_file_system_it_is_copied(loop_volume: MakeVolume, tmp_path: Path) -> None:
+    cartridge = labelled(loop_volume(8))
+    (tmp_path / "spooled").write_bytes(b"data")
+    cartridge.place(line(1, b"data"), str(tmp_path / "spooled"))
+    assert Path(cartridge.file(line(1, b"").archive)).read_bytes() == b"data"
+
+
+def test_a_killed_runs_second_name_of_an_archive_is_never_written_to(
+    cartridge: Cartridge, tmp_path: Path
+) -> None:
+    (tmp_path / "spooled").write_bytes(b"data")
+    draft = Path(cartridge.file(line(1, b"").archive) + ".tmp")
+    draft.parent.mkdir(parents=True)
+    draft.hardlink_to(tmp_path / "spooled")
+    (tmp_path / "another").write_bytes(b"packed again")
+    cartridge.place(line(1, b"packed again"), str(tmp_path / "another"))
+    assert (tmp_path / "spooled").read_bytes() == b"data"
 
 
 def test_a_short_copy_is_an_error_and_not_journalled(cartridge: Cartridge, tmp_path: Path) -> None:
