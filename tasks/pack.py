@@ -231,17 +231,21 @@ class Packer:
     def _add_header(self, entry: Entry) -> None:
         if entry.kind == "hardlink":
             self._flush()
-            if entry.rest and entry.rest["link_target"] not in self._linkable:
+            if entry.link_target not in self._linkable:
                 return  # the manifest has it; a tar member would name what tar does not know
         self._linkable.add(entry.name)
         member = tar.Member(
             name=entry.name,
             kind=entry.kind,
-            mtime_ns=entry.mtime,
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
             user=entry.user,
             group=entry.group,
+            mtime_ns=entry.mtime,
+            link_target=entry.link_target,
+            rdev=entry.rdev,
             xattrs=entry.xattrs or (),
-            **(entry.rest or {}),
         )
         self._archive_for(0).writer.add(tar.header(member))
 
