@@ -247,7 +247,8 @@ class _Filling:
                 return True
             if self.run.has_failed():
                 raise Interrupted()  # the stage that failed has said why
-            time.sleep(_PAUSE)
+            if not ready:  # else others have been packed meanwhile
+                time.sleep(_PAUSE)
 
     def _packed(self, placed: set[str]) -> Iterator[PackedArchive]:
         """Read the records of archives that are new since the last look."""
