@@ -15,6 +15,7 @@ from pipelines.loading import Loader
 from pipelines.report import Voice, complain, damage_in, few, is_terminal, say, table
 from pipelines.workspace import choose_snapshot, find_workspace, load_profile
 from tasks.catalog.cover import cover, shares
+from tasks.catalog.planned import needed
 from tasks.catalog.runs import Place
 from tasks.catalog.selection import Selected, select, table_keys
 from tasks.media.destination import Destination
@@ -76,12 +77,13 @@ def restore(
         with _catalog(name, volumes, workspace, facts) as (place, profile):
             store = place.store
             chosen = choose_snapshot(store, place.profile_name, snapshot, at)
-            selected = select(store, chosen, patterns)
             ask = is_terminal() and not json
             loader = Loader(profile, place, ask=ask)
             if plan:
-                _say_plan(voice, selected, loader)
+                wanted = select(store, chosen, patterns) if patterns else needed(store, chosen)
+                _say_plan(voice, wanted, loader)
                 return
+            selected = select(store, chosen, patterns)
             if delete:
                 facts["removed"] = _delete_foreign(selected, dest, patterns, voice, ask, yes)
             info, processes = store.info(chosen), workers or os.cpu_count() or 1

@@ -119,10 +119,10 @@ def _folders_above(name: bytes) -> Iterator[bytes]:
 def _located(store: Store, snapshot: str, rows: pa.Table) -> Selected:
     """Add what contents the rows need, and where these lie."""
     needs, archives = _needs(rows)
-    return Selected(snapshot, rows, needs, archives, _holders(store, archives))
+    return Selected(snapshot, rows, needs, archives, holders_of(store, archives))
 
 
-def _holders(store: Store, archives: Sequence[str]) -> list[tuple[int, ...]]:
+def holders_of(store: Store, archives: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the serials of the cartridges on which each archive lies; 0 is none."""
     found: dict[str, tuple[int, ...]] = {}
     for row in store.archives():
@@ -287,7 +287,7 @@ def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
         base += batch.num_rows
     needs = np.concatenate(pieces)
     names = sorted(codes)
-    _check_names(names)
+    check_names(names)
     rank = {name: number for number, name in enumerate(names)}
     order = np.array([rank[name] for name in codes], np.int32)
     if len(needs):
@@ -295,7 +295,8 @@ def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
     return np.sort(needs, order=["archive", "frame", "skip"]), names
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise FormatDamaged where a manifest names an archive as none is called."""
     for name in names:
         if not ARCHIVE_NAME.fullmatch(name):
             raise FormatDamaged(file="the manifest", reason=f"{name!r} is no name of an archive")

@@ -1,16 +1,19 @@
 """Patterns select the same rows whether all of a manifest is read for them, or little of it."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.catalog.planned import needed
 from tasks.catalog.selection import select, table_keys
 from tasks.catalog.store import Store
 from tasks.media.patterns import Selection
 from tasks.model.errors import NothingSelected
-from tests.helpers.catalogs import add_snapshot, make_profile, regroup
+from tests.helpers.catalogs import add_snapshot, archive_name, make_profile, part, regroup
 from tests.helpers.rows import Row, key, raw_path, row
 
 SNAPSHOT = "20260101T000000Z"
@@ -70,6 +73,33 @@ def test_little_of_a_manifest_is_as_good_as_all_of_it(store: Store, patterns: li
         return
     rows = select(store, SNAPSHOT, patterns).rows
     assert table_keys(rows) == [name.rstrip(b"/") for name in wanted]
+
+
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from([None, *(archive_name(n) for n in range(3))]), st.integers(1, 9)),
+    max_size=4,
+)
+
+
+@given(st.lists(st.none() | STRETCHES, max_size=20))
+def test_a_plan_of_all_counts_as_a_selection_of_all_does(
+    files: list[list[tuple[str | None, int]] | None],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_profile(Path(folder))
+        rows = [
+            row(b"%02d" % number, parts=parts and [part(*each) for each in parts])
+            for number, parts in enumerate(files)
+        ]
+        add_snapshot(store, SNAPSHOT, rows)
+        regroup(store.manifest_path(SNAPSHOT), 7)
+        quick, whole = needed(store, SNAPSHOT), select(store, SNAPSHOT, [])
+    assert sorted(quick.archives) == whole.archives
+    for name in whole.archives:
+        assert quick.portion([quick.archives.index(name)]) == whole.portion(
+            [whole.archives.index(name)]
+        )
+    assert quick.portion(range(3)) == whole.portion(range(3))
 
 
 @pytest.mark.parametrize(

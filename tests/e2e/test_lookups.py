@@ -362,6 +362,7 @@ def test_a_million_entries_in_many_snapshots_take_little_memory(program: Program
         (["find", "home", "no such*"], 1),
         (["diff", "home", days[0]], 2 * gone + len(np.intersect1d(changed, older))),
         (["log", "home", "folder 00500/picture 00500001.mov"], 4),
+        (["restore", "home", "nowhere", "--plan"], 1 + 5),
     ):
         printed, memory = measured(program, *command)
         assert memory < MOST_MEMORY, command
