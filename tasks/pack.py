@@ -43,6 +43,8 @@ from tasks.plan import HEADER, PlanArchives, largest_archive, spool_limit
 from tasks.scan import require_root, source_paths
 
 _BATCH_FILES = 1024
+# The lists of an archive are in memory while it is filled, 200 bytes for each member.
+_MOST_MEMBERS = 1 << 17
 # The variable that has packers name every file on standard error.
 VERBOSE = "CARTRIDGE_VERBOSE"
 
@@ -333,7 +335,11 @@ class Packer:
     def _archive_for(self, size: int) -> _Draft:
         """Return the archive that takes `size` more bytes; a full one is finished first."""
         draft, limit = self._draft, self._plan.archive_size
-        if draft and draft.writer.members and draft.writer.estimate + size > limit:
+        if (
+            draft
+            and draft.writer.members
+            and (draft.writer.estimate + size > limit or draft.writer.members >= _MOST_MEMBERS)
+        ):
             self._close_archive()
             draft = None
         if draft is None:
@@ -369,9 +375,9 @@ class Packer:
             archive=archive,
             bytes=draft.writer.bytes,
             sha256=digest,
-            content_bytes=sum(draft.contents.lengths),
+            content_bytes=draft.contents.volume,
             members=draft.writer.members,
-            contents=len(draft.contents.digests),
+            contents=draft.contents.count,
         )
         run.save(os.path.join("packed", f"{number}.json"), packed)
         self._finished.append(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,9 @@ ROWS = pa.schema(
     ]
 )
 
+# So many records wait as Python objects.
+_LOOSE = 1 << 13
+
 Recipe = list[dict[str, Any]]
 # (frame number, skip, length, digest) of a stretch of data, or the length of a hole.
 Stretch = tuple[int, int, int, bytes] | int
@@ -52,6 +56,7 @@ class RowRecords:
     same: list[bool] = field(default_factory=list)
     contents: list[int | None] = field(default_factory=list)
     recipes: list[Recipe | None] = field(default_factory=list)
+    _settled: list[pa.RecordBatch] = field(default_factory=list)
 
     def add(
         self,
@@ -69,9 +74,16 @@ class RowRecords:
         self.same.append(digest == old)
         self.contents.append(content)
         self.recipes.append(recipe)
+        if len(self.rows) == _LOOSE:
+            self._settle()
 
     def save(self, path: str) -> None:
         """Write the rows as Parquet, durably."""
+        self._settle()
+        _save(path, ROWS, self._settled)
+
+    def _settle(self) -> None:
+        """Turn what was added last into a batch: Python's objects take ten times its memory."""
         facts = self.facts
         columns = {
             "row": pa.array(self.rows, pa.int64()),
@@ -91,19 +103,24 @@ class RowRecords:
             if any(self.recipes)
             else pa.nulls(len(facts), RECIPE),
         }
-        _save(path, ROWS, columns)
+        self._settled.append(_batch(ROWS, columns))
+        for added in (self.rows, facts, self.digests, self.same, self.contents, self.recipes):
+            added.clear()
 
 
 @dataclass(slots=True)
 class ContentRecords:
-    """Contents that one archive stores, in the order they were added."""
+    """Contents that one archive stores, in the order they were added; `volume` is their bytes."""
 
-    digests: list[bytes] = field(default_factory=list)
-    members: list[bytes] = field(default_factory=list)
-    places: list[tuple[int, int]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    stretches: dict[int, list[Stretch]] = field(default_factory=dict)
-    files: dict[int, os.stat_result] = field(default_factory=dict)
+    count: int = 0
+    volume: int = 0
+    _digests: list[bytes] = field(default_factory=list)
+    _members: list[bytes] = field(default_factory=list)
+    _places: list[tuple[int, int]] = field(default_factory=list)
+    _lengths: list[int] = field(default_factory=list)
+    _facts: list[os.stat_result | None] = field(default_factory=list)
+    _settled: list[pa.RecordBatch] = field(default_factory=list)
+    _stretches: dict[int, list[Stretch]] = field(default_factory=dict)
 
     def add(
         self,
@@ -117,68 +134,87 @@ class ContentRecords:
 
         `facts` are the metadata of a member that has no more than these: no attributes.
         """
-        number = len(self.digests)
-        self.digests.append(digest)
-        self.members.append(member)
-        self.places.append(place)
-        self.lengths.append(length)
-        if facts is not None:
-            self.files[number] = facts
-        return number
+        self._digests.append(digest)
+        self._members.append(member)
+        self._places.append(place)
+        self._lengths.append(length)
+        self._facts.append(facts)
+        self.count += 1
+        self.volume += length
+        if len(self._digests) == _LOOSE:
+            self._settle()
+        return self.count - 1
 
     def add_sparse(self, digest: bytes, member: bytes, stretches: list[Stretch]) -> int:
         """Add a content of data and holes; return its number."""
         number = self.add(digest, member, (0, 0), sum(map(_length, stretches)))
-        self.stretches[number] = stretches
+        self._stretches[number] = stretches
         return number
 
     def save(self, path: str, archive: str, frames: list[int]) -> None:
         """Write the contents as Parquet, durably; `frames` are the byte offsets of the frames."""
-        count = len(self.digests)
-        places = np.array(self.places, np.int64).reshape(count, 2)
+        self._settle()
+        offsets = np.array(frames, np.int64)
+        _save(path, CONTENTS, self._finished(archive, offsets))
+
+    def _settle(self) -> None:
+        """Turn what was added last into a batch, in which frames have their numbers."""
+        places = np.array(self._places, np.int64).reshape(-1, 2)
         columns = {
-            "sha256": digests(b"".join(self.digests)),
-            "archive": pa.array([archive] * count, pa.string()),
-            "member": pa.array(self.members, pa.binary()),
-            "frame": pa.array(np.array(frames, np.int64)[places[:, 0]]),
+            "sha256": digests(b"".join(self._digests)),
+            "member": pa.array(self._members, pa.binary()),
+            "frame": pa.array(places[:, 0]),
             "skip": pa.array(places[:, 1]),
-            "length": pa.array(self.lengths, pa.int64()),
-            "parts": pa.nulls(count, PARTS),
-            "mark": self._marks(),
+            "length": pa.array(self._lengths, pa.int64()),
+            "mark": _marks(self._facts),
         }
-        if self.stretches:
-            parts = [self._parts(number, archive, frames) for number in range(count)]
-            columns["parts"] = pa.array(parts, PARTS)
-        _save(path, CONTENTS, columns)
+        self._settled.append(pa.record_batch(columns))
+        for added in (self._digests, self._members, self._places, self._lengths, self._facts):
+            added.clear()
 
-    def _marks(self) -> pa.Array:
-        facts = list(self.files.values())
-        found = np.zeros(len(self.digests), np.int64)
-        known = np.zeros(len(self.digests), bool)
-        known[list(self.files)] = True
-        found[known] = marks(
-            _clamped([s.st_mtime_ns for s in facts]),
-            [s.st_mode & 0o7777 for s in facts],
-            [s.st_uid for s in facts],
-            [s.st_gid for s in facts],
-        )
-        return pa.array(found, mask=~known)
+    def _finished(self, archive: str, offsets: Any) -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in self._settled:
+            count = batch.num_rows
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            columns["archive"] = pa.array([archive] * count, pa.string())
+            columns["frame"] = pa.array(offsets[batch.column("frame").to_numpy()])
+            numbers = range(first, first + count)
+            columns["parts"] = pa.nulls(count, PARTS)
+            if any(number in numbers for number in self._stretches):
+                parts = [self._parts(number, archive, offsets) for number in numbers]
+                columns["parts"] = pa.array(parts, PARTS)
+            yield _batch(CONTENTS, columns)
+            first += count
 
-    def _parts(self, number: int, archive: str, frames: list[int]) -> list[dict[str, Any]] | None:
-        if number not in self.stretches:
+    def _parts(self, number: int, archive: str, offsets: Any) -> list[dict[str, Any]] | None:
+        if number not in self._stretches:
             return None
         return [
             {"length": stretch}
             if isinstance(stretch, int)
             else {
                 "archive": archive,
-                "frame": frames[stretch[0]],
+                "frame": int(offsets[stretch[0]]),
                 "skip": stretch[1],
                 "length": stretch[2],
                 "sha256": stretch[3],
             }
-            for stretch in self.stretches[number]
+            for stretch in self._stretches[number]
         ]
+
+
+def _marks(facts: list[os.stat_result | None]) -> pa.Array:
+    known = np.array([one is not None for one in facts], bool)
+    told = [one for one in facts if one is not None]
+    found = np.zeros(len(facts), np.int64)
+    found[known] = marks(
+        _clamped([s.st_mtime_ns for s in told]),
+        [s.st_mode & 0o7777 for s in told],
+        [s.st_uid for s in told],
+        [s.st_gid for s in told],
+    )
+    return pa.array(found, mask=~known)
 
 
 def sparse_digest(extents: list[tuple[int, int]], pieces: list[bytes], size: int) -> bytes:
@@ -215,9 +251,14 @@ def _length(stretch: Stretch) -> int:
     return stretch if isinstance(stretch, int) else stretch[2]
 
 
-def _save(path: str, schema: pa.Schema, columns: dict[str, Any]) -> None:
+def _batch(schema: pa.Schema, columns: dict[str, Any]) -> pa.RecordBatch:
+    return pa.record_batch([columns[f.name] for f in schema], schema=schema)
+
+
+def _save(path: str, schema: pa.Schema, found: Iterable[pa.RecordBatch]) -> None:
     with durable.replacing(path) as draft, TableWriter(draft, schema) as writer:
-        writer.write(pa.record_batch([columns[f.name] for f in schema], schema=schema))
+        for batch in found:
+            writer.write(batch)
         writer.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import os
 import stat
 import sys
@@ -16,6 +17,8 @@ from tasks.model.profile import Source
 # A path that is longer than this is opened step by step: the kernel takes 4,096 bytes at once.
 _LONG = 3500
 _BATCH = 1 << 14
+# So many entries of one folder are known at a time; of the others only the names.
+_WIDE = 1 << 13
 # What os.fsencode looks up for every name anew.
 _CODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -33,9 +36,9 @@ class Unread:
     folder: bool
 
 
-# A name in a directory: as the manifest sorts it, its path, what lstat says, the target of a link,
-# its attributes, and whether the walk goes into it.
-Child = tuple[bytes, bytes, os.stat_result, bytes | None, Xattrs | None, bool]
+# An entry: its path, what lstat says, the target of a link, its attributes, and whether the walk
+# goes into it. The source's own folder, which has no path, is no entry.
+Child = tuple[bytes, os.stat_result, bytes | None, Xattrs | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Found:
     @classmethod
     def of(cls, children: Sequence[Child]) -> Found:
         """Turn entries, of which there is one at least, into columns."""
-        _, paths, stats, targets, xattrs, _ = zip(*children, strict=True)
+        paths, stats, targets, xattrs, _ = zip(*children, strict=True)
         return cls(paths, stats, targets, xattrs)
 
 
@@ -81,16 +84,28 @@ class Walk:
     def outline(self, least: int) -> list[Child]:
         """List the tree from the top, folder by folder, until `least` entries are known, or all.
 
-        The entries come in manifest order, some of them folders that are still to be gone into.
+        The entries come in manifest order, some of them folders that are still to be gone into:
+        very wide ones always are, be it the source's own.
         """
-        children = self._children(b"")
-        while len(children) < least and any(child[-1] for child in children):
-            known, opened = len(children), []
+        children: list[Child] = [(b"", self.facts, None, None, True)]
+        known, before = 0, -1
+        while before < known < least:  # else enough are known, or none but very wide folders left
+            before, opened = known, []
             for child in children:
-                inside = self._children(child[1]) if child[-1] and known < least else None
+                inside = self._few(child[0]) if child[-1] and known < least else None
                 opened += [child] if inside is None else [(*child[:-1], False), *inside]
                 known += len(inside or ())
             children = opened
+        return children
+
+    def _few(self, folder: bytes) -> list[Child] | None:
+        """Return what is in a folder, None where that is a great deal."""
+        trial = self.branch()
+        children = list(itertools.islice(trial._children(folder), _WIDE + 1))
+        if len(children) > _WIDE:
+            return None
+        self.unread += trial.unread
+        self.sockets += trial.sockets
         return children
 
     def entries(self, outline: Iterable[Child]) -> Iterator[Found]:
@@ -99,52 +114,73 @@ class Walk:
         pending = [iter(outline)]
         while pending:
             for child in pending[-1]:
-                taken.append(child)
+                if child[0]:
+                    taken.append(child)
                 if len(taken) >= _BATCH:
                     yield Found.of(taken)
                     taken = []
                 if child[-1]:
-                    pending.append(iter(self._children(child[1])))
+                    pending.append(self._children(child[0]))
                     break
             else:
                 pending.pop()
         if taken:
             yield Found.of(taken)
 
-    def _children(self, folder: bytes) -> list[Child]:
-        try:
-            fd = open_beneath(self._root, folder, _FOLDER if folder else _FOLDER & ~os.O_NOFOLLOW)
-        except OSError as error:
-            self._report(folder, error, folder=True)
-            return []
-        try:
-            return self._list(fd, folder)
-        except OSError as error:
-            self._report(folder, error, folder=True)
-            return []
-        finally:
-            os.close(fd)
+    def _children(self, folder: bytes) -> Iterator[Child]:
+        """Yield what is in a folder; between two looks at it, it is not held open."""
+        keys: list[bytes] | None = None
+        start = 0
+        while keys is None or start < len(keys):
+            try:
+                fd = self._open(folder)
+                try:
+                    keys = self._keys(fd, folder) if keys is None else keys
+                    children = self._look_at(fd, folder, keys[start : start + _WIDE])
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                self._report(folder, error.strerror or type(error).__name__, folder=True)
+                return
+            yield from children
+            start += _WIDE
 
-    def _list(self, fd: int, folder: bytes) -> list[Child]:
-        names = os.listdir(fd)
-        if folder and self._is_left_out(fd, names):
+    def _open(self, folder: bytes) -> int:
+        flags = _FOLDER if folder else _FOLDER & ~os.O_NOFOLLOW
+        return open_beneath(self._root, folder, flags)
+
+    def _keys(self, fd: int, folder: bytes) -> list[bytes]:
+        """Return the names in a folder in manifest order, those of folders with a slash."""
+        with os.scandir(fd) as listing:
+            entries = list(listing)
+        if folder and self._is_left_out(fd, {entry.name for entry in entries}):
             return []
+        keys = [
+            entry.name.encode(*_CODING) + (b"/" if entry.is_dir(follow_symlinks=False) else b"")
+            for entry in entries
+        ]
+        keys.sort()
+        return keys
+
+    def _look_at(self, fd: int, folder: bytes, keys: Sequence[bytes]) -> list[Child]:
         prefix = folder + b"/" if folder else b""
         place = self._root + b"/" + prefix
         if len(place) > _LONG:
             place = b"/proc/self/fd/%d/" % fd
         children = []
-        for shown in names:
-            name = shown.encode(*_CODING)
+        for key in keys:
+            is_dir = key.endswith(b"/")
+            name = key[:-1] if is_dir else key
             try:
                 facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if stat.S_ISDIR(facts.st_mode) != is_dir:  # its place in the order is another now
+                    raise OSError(errno.ESTALE, "It changed while it was looked at")
                 child = self._child(fd, name, prefix + name, facts, place + name)
             except OSError as error:
-                self._report(prefix + name, error, folder=False)
+                self._report(prefix + name, error.strerror or type(error).__name__, folder=is_dir)
                 continue
             if child is not None:
                 children.append(child)
-        children.sort()  # names differ, so nothing behind them is ever compared
         return children
 
     def _child(
@@ -155,14 +191,14 @@ class Walk:
         if kind == stat.S_IFDIR:
             if not self._takes_all and not self._rules.takes_dir(path):
                 return None
-            return name + b"/", path, facts, None, _read_xattrs(place), self._descends(facts)
+            return path, facts, None, _read_xattrs(place), self._descends(facts)
         if not self._takes_all and not self._rules.takes_file(path):
             return None
         if kind == stat.S_IFSOCK:
             self.sockets.append(path)
             return None
         target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else None
-        return name, path, facts, target, _read_xattrs(place), False
+        return path, facts, target, _read_xattrs(place), False
 
     def _descends(self, facts: os.stat_result) -> bool:
         if (facts.st_dev, facts.st_ino) in self._skipped:
@@ -175,8 +211,8 @@ class Walk:
             return True
         return self._source.exclude_caches and "CACHEDIR.TAG" in names and _is_cache(fd)
 
-    def _report(self, path: bytes, error: OSError, *, folder: bool) -> None:
-        self.unread.append(Unread(path, error.strerror or type(error).__name__, folder))
+    def _report(self, path: bytes, reason: str, *, folder: bool) -> None:
+        self.unread.append(Unread(path, reason, folder))
 
 
 def open_beneath(root: bytes, path: bytes, flags: int) -> int:

@@ -1,8 +1,11 @@
 """The walk: everything once, in manifest order; what is left out is told from what fails."""
 
+import contextlib
 import os
 import socket
 import subprocess
+import sys
+import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,17 +115,73 @@ def test_an_attribute_of_any_name_is_kept(source: Path) -> None:
     assert len(row) == 1
 
 
-@settings(max_examples=40)
-@given(trees(max_entries=14), st.integers(1, 14), st.integers(0, 14))
+@settings(max_examples=60)
+@given(trees(max_entries=14), st.integers(1, 14), st.integers(0, 14), st.integers(1, 9))
 def test_a_walk_that_is_cut_in_two_finds_the_same(
-    tmp_path_factory: pytest.TempPathFactory, tree: Tree, least: int, cut: int
+    tmp_path_factory: pytest.TempPathFactory, tree: Tree, least: int, cut: int, wide: int
 ) -> None:
     root = tmp_path_factory.mktemp("walk")
     materialise(tree, root)
-    walked = walk(root)
-    outline = walked.outline(least)
-    halves = [walked.branch().entries(half) for half in (outline[:cut], outline[cut:])]
-    assert [path for half in halves for found in half for path in found.paths] == paths(walk(root))
+    with unittest.mock.patch("tasks.media.source._WIDE", wide):
+        walked = walk(root)
+        outline = walked.outline(least)
+        halves = [walked.branch().entries(half) for half in (outline[:cut], outline[cut:])]
+        parted = [path for half in halves for found in half for path in found.paths]
+    whole = paths(walk(root))
+    assert parted == whole == in_order(root, whole)
+
+
+WIDE = """
+import os, resource, sys
+from tasks.media.source import Walk
+from tasks.model.profile import Source
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+walk, before = Walk(Source(path=sys.argv[1], name="s"), os.fsencode(sys.argv[1]), []), peak()
+count = sum(len(found.paths) for found in walk.entries(walk.outline(1000)))
+print(count, peak() - before)
+"""
+
+
+def test_of_a_wide_folder_only_the_names_are_all_known_at_once(source: Path) -> None:
+    """What lstat says of 60,000 entries takes 60 MB, and a folder may have a million."""
+    for number in range(60_000):
+        os.mknod(source / f"{number:08}")
+    script = [sys.executable, "-c", WIDE, str(source)]
+    done = subprocess.run(script, check=True, capture_output=True, text=True)
+    count, growth = map(int, done.stdout.split())
+    assert count == 60_000
+    assert growth < 45e6
+
+
+def test_what_is_met_twice_in_a_wide_folder_is_told_once(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.media.source._WIDE", 3)
+    make(source, *"abcde")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(source):
+        listener.bind("0")
+    walked = walk(source)
+    assert paths(walked) == [b"a", b"b", b"c", b"d", b"e"]
+    assert walked.sockets == [b"0"]
+
+
+def test_what_turns_from_a_file_into_a_folder_meanwhile_is_not_read(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place in the order is another, and the manifest has to be in order."""
+    make(source, "a", "b", "c/d")
+    walked, stat = walk(source), os.stat
+
+    def late(name: Any, **how: Any) -> os.stat_result:
+        return stat({b"b": b"c", b"c": b"b"}.get(name, name), **how)
+
+    monkeypatch.setattr(os, "stat", late)
+    assert paths(walked) == [b"a"]
+    assert [(u.path, u.reason) for u in walked.unread] == [
+        (b"b", "It changed while it was looked at"),
+        (b"c", "It changed while it was looked at"),
+    ]
 
 
 def test_a_walk_comes_in_pieces_that_keep_the_order(source: Path) -> None:
