@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import time
@@ -13,14 +12,15 @@ import luigi
 
 from tasks._base import Stage
 from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
-from tasks.catalog.packing import ContentRecords, Recipe, RowRecords, sparse_digest, stretches
+from tasks.catalog.filling import Draft
+from tasks.catalog.packing import Recipe, add_hole, sparse_digest, stretches
 from tasks.catalog.packlist import Entry, entries
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Run
 from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
 from tasks.formats import tar
-from tasks.formats.archive import FRAME, SUFFIX, ArchiveWriter, part_name
+from tasks.formats.archive import FRAME, SUFFIX, part_name
 from tasks.formats.chunks import cut
 from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
@@ -35,16 +35,15 @@ from tasks.media.stable import (
     read_all_at,
     read_once,
     unchanged,
-    zeros,
 )
 from tasks.model.errors import ArchiveNumbersUsedUp
-from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, PackedArchive, Trouble
+from tasks.model.words import ArchivesPlan, Bundle, BundleReceipt, Trouble
 from tasks.plan import HEADER, PlanArchives, largest_archive, spool_limit
 from tasks.scan import require_root, source_paths
 
 _BATCH_FILES = 1024
-# The lists of an archive are in memory while it is filled, 200 bytes for each member.
-_MOST_MEMBERS = 1 << 17
+# So many rows are Python objects at a time, a kilobyte each.
+_BATCH_ROWS = 1 << 12
 # The variable that has packers name every file on standard error.
 VERBOSE = "CARTRIDGE_VERBOSE"
 
@@ -87,18 +86,6 @@ class _Read(NamedTuple):
     digest: bytes
 
 
-class _Draft:
-    """The archive that is being filled."""
-
-    def __init__(self, number: int, path: str) -> None:
-        self.number = number
-        self.path = path
-        self.file = open(path, "wb", buffering=0)  # noqa: SIM115  # closed when it is full
-        self.writer = ArchiveWriter(self.file)
-        self.contents = ContentRecords()
-        self.rows = RowRecords()
-
-
 class Packer:
     """Pack one bundle, archive by archive; each finished archive is a checkpoint."""
 
@@ -123,7 +110,7 @@ class Packer:
         finished = {int(number) for number in self._finished}
         gone = [int(number) for number in taken_back(run)]
         self._claims = Claims(run.path("claims"), bundle.number, finished, gone)
-        self._draft: _Draft | None = None
+        self._draft: Draft | None = None
         self._names = bool(os.environ.get(VERBOSE))
 
     def pack(self, seen: Callable[[int], None] = ignore) -> BundleReceipt:
@@ -132,7 +119,8 @@ class Packer:
         `seen` is told the bytes of each file.
         """
         bundle = self._bundle
-        for batch in rows_between(self._run.path("pack.parquet"), bundle.start, bundle.stop):
+        rows = self._run.path("pack.parquet")
+        for batch in rows_between(rows, bundle.start, bundle.stop, _BATCH_ROWS):
             for entry in entries(batch, self._roots, self._done):
                 self._add(entry)
                 seen(entry.size + HEADER if entry.kind == "file" else HEADER)
@@ -300,7 +288,7 @@ class Packer:
         recipe: Recipe = []
         position = 0
         for start, length in extents_of(fd, facts.st_size):
-            _add_hole(recipe, whole, start - position)
+            add_hole(recipe, whole, start - position)
             position = start
             for chunk in cut(extent_reader(fd, start, length), self._plan.cutting):
                 whole.update(chunk)
@@ -308,7 +296,7 @@ class Packer:
                 self._store_chunk(entry, position, facts, chunk, digest)
                 recipe.append({"length": len(chunk), "sha256": digest})
                 position += len(chunk)
-        _add_hole(recipe, whole, facts.st_size - position)
+        add_hole(recipe, whole, facts.st_size - position)
         return whole.digest(), recipe
 
     def _store_chunk(
@@ -332,14 +320,10 @@ class Packer:
         place = draft.writer.add(tar.header(member), bytes(chunk), len(chunk))
         draft.contents.add(digest, name, place, len(chunk))
 
-    def _archive_for(self, size: int) -> _Draft:
+    def _archive_for(self, size: int) -> Draft:
         """Return the archive that takes `size` more bytes; a full one is finished first."""
-        draft, limit = self._draft, self._plan.archive_size
-        if (
-            draft
-            and draft.writer.members
-            and (draft.writer.estimate + size > limit or draft.writer.members >= _MOST_MEMBERS)
-        ):
+        draft = self._draft
+        if draft and not draft.takes(size, self._plan.archive_size):
             self._close_archive()
             draft = None
         if draft is None:
@@ -348,7 +332,7 @@ class Packer:
             number = self._number(self._next)
             self._next += 1
             path = self._spool.draft(number, self._run.has_failed)
-            draft = self._draft = _Draft(int(number), path)
+            draft = self._draft = Draft(int(number), path)
         return draft
 
     def _close_archive(self) -> None:
@@ -358,27 +342,11 @@ class Packer:
             return
         run, number = self._run, f"{draft.number:010d}"
         archive = f"archives/{run.snapshot}/{number}{SUFFIX}"
-        digest = draft.writer.finish() if draft.writer.members else ""
-        size = os.fstat(draft.file.fileno()).st_size
-        draft.file.close()
-        if size != draft.writer.bytes:
-            raise OSError(errno.EIO, "the archive is not as long as what was written", draft.path)
-        draft.rows.save(run.path("packed", f"{number}.rows.parquet"))
-        contents = run.path("packed", f"{number}.contents.parquet")
-        draft.contents.save(contents, archive, draft.writer.frames)
-        if draft.writer.members:
+        packed = draft.close(archive, run.path("packed", number))
+        if packed.members:
             durable.publish(draft.path, self._spool.path(number))
         else:
             durable.remove(draft.path)
-        packed = PackedArchive(
-            number=number,
-            archive=archive,
-            bytes=draft.writer.bytes,
-            sha256=digest,
-            content_bytes=draft.contents.volume,
-            members=draft.writer.members,
-            contents=draft.contents.count,
-        )
         run.save(os.path.join("packed", f"{number}.json"), packed)
         self._finished.append(number)
 
@@ -397,10 +365,3 @@ def _check_identity(entry: Entry, facts: os.stat_result) -> None:
 def _owner(facts: os.stat_result, entry: Entry) -> tuple[int, int, int, str, str, int]:
     mode = facts.st_mode & 0o7777
     return mode, facts.st_uid, facts.st_gid, entry.user, entry.group, facts.st_mtime_ns
-
-
-def _add_hole(recipe: Recipe, whole: Any, length: int) -> None:
-    for piece in zeros(length):
-        whole.update(piece)
-    if length > 0:
-        recipe.append({"length": length, "sha256": None})

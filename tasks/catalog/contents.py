@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from tasks.formats.manifest import PARTS, SHA256, batches
 from tasks.media import durable, locks
+from tasks.media.processes import trim_memory
 
 # A content and where it lies: `parts` only for a sparse file, whose data is not in one piece;
 # `mark` tells the metadata of its member, where that is a whole file without attributes.
@@ -29,6 +30,8 @@ CONTENTS = pa.schema(
 )
 _CLAIM = np.dtype([("sha256", "V32"), ("archive", "<u8")])
 _MERGE = 1 << 15
+# So many claims are read at once.
+_PIECE = 1 << 16
 # Odd, and without a pattern that metadata could have.
 _FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
 
@@ -102,7 +105,7 @@ class Claims:
         self._read = 0
         self._recent: dict[bytes, int] = {}
         self._prefixes = np.empty(0, "<u8")
-        self._positions = np.empty(0, "<i8")
+        self._positions = np.empty(0, "<u4")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -135,31 +138,40 @@ class Claims:
     def _catch_up(self) -> None:
         """Read what other packers have claimed since the last look."""
         size = os.fstat(self._fd).st_size // _CLAIM.itemsize * _CLAIM.itemsize
-        if size <= self._read:
-            return
-        news = np.frombuffer(os.pread(self._fd, size - self._read, self._read), _CLAIM)
-        first = self._read // _CLAIM.itemsize
-        own = news["archive"] // BUNDLE == self._bundle
-        counts = ~own | np.isin(news["archive"], list(self._finished))
-        counts &= ~np.isin(news["archive"], self._gone)
-        self._read = size
-        positions = np.flatnonzero(counts) + first
-        if len(positions) + len(self._recent) <= _MERGE:
-            digests = news["sha256"][counts].tolist()
-            self._recent.update(zip(digests, positions.tolist(), strict=True))
-        else:
-            self._merge(news["sha256"][counts], positions)
+        heads: list[Any] = []
+        positions: list[Any] = []
+        while self._read < size:
+            first = self._read // _CLAIM.itemsize
+            news = self._next_claims(min(size - self._read, _PIECE * _CLAIM.itemsize))
+            own = news["archive"] // BUNDLE == self._bundle
+            counts = ~own | np.isin(news["archive"], list(self._finished))
+            counts &= ~np.isin(news["archive"], self._gone)
+            found = np.flatnonzero(counts)
+            if not heads and len(found) + len(self._recent) <= _MERGE and self._read >= size:
+                digests = news["sha256"][found].tolist()
+                self._recent.update(zip(digests, (found + first).tolist(), strict=True))
+                return
+            heads.append(_heads(news)[found])
+            positions.append((found + first).astype("<u4"))
+        if heads:
+            self._merge(heads, positions)
 
-    def _merge(self, digests: Any, positions: Any) -> None:
-        """Move claims to the sorted arrays: 16 bytes each instead of a dictionary's 150."""
-        heads = b"".join(digest[:8] for digest in self._recent) + _heads(digests)
-        fresh = np.frombuffer(heads, ">u8").astype("<u8")
-        places = [self._positions, list(self._recent.values()), positions]
-        prefixes = np.concatenate([self._prefixes, fresh])
+    def _next_claims(self, size: int) -> Any:
+        news = np.frombuffer(os.pread(self._fd, size, self._read), _CLAIM)
+        self._read += len(news) * _CLAIM.itemsize
+        return news
+
+    def _merge(self, heads: list[Any], positions: list[Any]) -> None:
+        """Move claims to the sorted arrays: 12 bytes each instead of a dictionary's 150."""
+        recent = np.frombuffer(b"".join(digest[:8] for digest in self._recent), ">u8")
+        prefixes = np.concatenate([self._prefixes, recent, *heads]).astype("<u8", copy=False)
+        places = [self._positions, list(self._recent.values()), *positions]
+        self._recent = {}
         order = np.argsort(prefixes, kind="stable")
         self._prefixes = prefixes[order]
-        self._positions = np.concatenate(places)[order].astype("<i8")
-        self._recent = {}
+        self._positions = np.concatenate(places).astype("<u4")[order]
+        del prefixes, order
+        trim_memory()  # sorting took three times what is kept
 
     def _older(self, digests: Sequence[bytes]) -> list[int]:
         """Return the position of each digest in the sorted arrays, or -1."""
@@ -181,10 +193,10 @@ class Claims:
         return -1
 
 
-def _heads(digests: Any) -> bytes:
-    """Return the first 8 bytes of each digest, one behind the other."""
-    quads = np.frombuffer(digests.tobytes(), "V8").reshape(-1, 4)
-    return quads[:, 0].tobytes()
+def _heads(claims: Any) -> Any:
+    """Return the first 8 bytes of the digest of each claim, as numbers."""
+    words = np.frombuffer(claims.tobytes(), ">u8").reshape(len(claims), -1)
+    return words[:, 0].astype("<u8")
 
 
 # Archive numbers are ten digits: four for the bundle, six for the archive in it.

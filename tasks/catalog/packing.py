@@ -231,6 +231,14 @@ def sparse_digest(extents: list[tuple[int, int]], pieces: list[bytes], size: int
     return whole.digest()
 
 
+def add_hole(recipe: Recipe, whole: Any, length: int) -> None:
+    """Add the zeros of a hole, if there is one, to a recipe and to the digest of the whole file."""
+    for piece in zeros(length):
+        whole.update(piece)
+    if length > 0:
+        recipe.append({"length": length, "sha256": None})
+
+
 def stretches(
     extents: list[tuple[int, int]], pieces: list[bytes], size: int, place: tuple[int, int]
 ) -> list[Stretch]:

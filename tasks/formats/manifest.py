@@ -196,22 +196,28 @@ def batches(path: str, columns: list[str] | None = None) -> Iterator[pa.RecordBa
         raise FormatDamaged(file=path, reason=str(error).split("\n")[0]) from error
 
 
-def rows_between(path: str, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-    """Stream the rows [start, stop) of a file, reading only the row groups that hold them."""
+def rows_between(path: str, start: int, stop: int, count: int) -> Iterator[pa.RecordBatch]:
+    """Stream the rows [start, stop) of a file, at most `count` at a time.
+
+    Only the row groups that hold them are read.
+    """
     file = open_table(path)
     first = 0
     for group in range(file.num_row_groups):
         last = first + file.metadata.row_group(group).num_rows
         if first < stop and last > start:
-            table = _row_group(file, group, path)
-            low, high = max(start - first, 0), min(stop, last) - first
-            yield from table.slice(low, high - low).to_batches()
+            at = first
+            for batch in _row_group(file, group, path, count):
+                low, high = max(start - at, 0), min(stop - at, batch.num_rows)
+                at += batch.num_rows
+                if low < high:
+                    yield batch.slice(low, high - low)
         first = last
 
 
-def _row_group(file: pq.ParquetFile, group: int, path: str) -> pa.Table:
+def _row_group(file: pq.ParquetFile, group: int, path: str, count: int) -> Iterator[pa.RecordBatch]:
     try:
-        return file.read_row_group(group, use_threads=False)
+        yield from file.iter_batches(count, [group], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise FormatDamaged(file=path, reason=str(error).split("\n")[0]) from error
 

@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 _LARGE_BLOCK = 1 << 20
 # More than 32 MiB is refused.
-_LARGEST_BLOCK, _KEPT = 32 << 20, 64 << 20
+_LARGEST_BLOCK, _KEPT = 16 << 20, 24 << 20
 # Bytes of address space: the libraries alone take more than a gigabyte of it.
 _MOST, _LEAST = 8 << 30, 4 << 30
 
@@ -89,6 +89,12 @@ def keep_memory() -> None:
     with contextlib.suppress(AttributeError):  # another C library than GNU's
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
         ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def trim_memory() -> None:
+    """Give what is free now back to the system: after work that took much more than usual."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def give_memory_back() -> None:

@@ -142,13 +142,13 @@ def test_a_file_without_rows_is_sound(tmp_path: Path) -> None:
     write(path, [])
     assert list(manifest.batches(str(path))) == []
     assert manifest.read_table(str(path)).num_rows == 0
-    assert list(manifest.rows_between(str(path), 0, 10)) == []
+    assert list(manifest.rows_between(str(path), 0, 10, 4)) == []
 
 
-@given(st.integers(0, 150_000), st.integers(0, 150_000))
+@given(st.integers(0, 150_000), st.integers(0, 150_000), st.integers(100, 70_000))
 @settings(max_examples=20)
 def test_a_stretch_of_rows_is_read_exactly(
-    tmp_path_factory: pytest.TempPathFactory, start: int, stop: int
+    tmp_path_factory: pytest.TempPathFactory, start: int, stop: int, count: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "stretch.parquet"
     if not path.exists():
@@ -156,7 +156,9 @@ def test_a_stretch_of_rows_is_read_exactly(
         with TableWriter(str(path), schema) as writer:
             writer.write(pa.record_batch([pa.array(range(140_000))], schema=schema))
             writer.close()
-    found = [n for b in manifest.rows_between(str(path), start, stop) for n in b[0].to_pylist()]
+    pieces = list(manifest.rows_between(str(path), start, stop, count))
+    assert all(0 < piece.num_rows <= count for piece in pieces)
+    found = [n for piece in pieces for n in piece[0].to_pylist()]
     assert found == list(range(start, min(stop, 140_000)))
 
 
@@ -249,7 +251,7 @@ def test_a_flipped_bit_in_a_stretch_of_rows_is_damage_and_named(
     damaged[len(sound) // 3] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(FormatDamaged, match=str(path)):
-        list(manifest.rows_between(str(path), 0, 3000))
+        list(manifest.rows_between(str(path), 0, 3000, 100))
 
 
 ROW = st.builds(
