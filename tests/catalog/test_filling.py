@@ -20,7 +20,6 @@ def test_an_empty_archive_takes_anything_and_a_full_one_nothing(
     assert draft.takes(10**9, 10_000)
     for _ in range(3):
         assert draft.takes(512, 10_000)
-        assert not draft.takes(10_000, 10_000) or not draft.writer.members
         draft.writer.add(HEADER)
     assert not draft.takes(512, 10_000)
 
@@ -35,10 +34,9 @@ def test_an_archive_is_described_as_it_lies_there(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["draft", "lists.contents.parquet", "lists.rows.parquet"]
 
 
-def test_a_file_that_lost_bytes_meanwhile_is_no_archive(tmp_path: Path) -> None:
+def test_a_file_that_is_not_as_long_as_what_was_written_is_no_archive(tmp_path: Path) -> None:
     draft = Draft(7, str(tmp_path / "draft"))
-    for _ in range(20_000):
-        draft.writer.add(HEADER)
-    os.truncate(tmp_path / "draft", 5)
+    draft.writer.add(HEADER)
+    draft.writer.bytes += 1
     with pytest.raises(OSError, match="not as long as what was written"):
         draft.close("archives/x/0000000007.tar.lz4", str(tmp_path / "lists"))
