@@ -21,6 +21,7 @@ from tasks.formats.archive import SUFFIX
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
 from tasks.media.labelling import write_label
+from tasks.media.processes import give_memory_back
 from tasks.media.shelf import Shelf
 from tasks.model.errors import (
     CartridgeFailed,
@@ -61,6 +62,7 @@ class WriteCartridge(Stage):
 
     def work(self) -> None:
         """Write the cartridge."""
+        give_memory_back()  # a manifest is put together beside the packers
         run = self.run_folder
         before = taken_back(run)
         receipt = write(run, self.sequence, self.meter)
