@@ -22,8 +22,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN, WRITE, SYNC, RENAME, MKDIR, UNLINK, TRUNCATE, RMDIR, CREATE };
-static const char *NAMES[] = {"open", "write", "sync", "rename", "mkdir", "unlink", "truncate", "rmdir", "create"};
+enum { OPEN, WRITE, SYNC, RENAME, MKDIR, UNLINK, TRUNCATE, RMDIR, CREATE, LINK };
+static const char *NAMES[] = {"open", "write", "sync", "rename", "mkdir", "unlink", "truncate", "rmdir", "create", "link"};
 
 struct state {
     _Atomic uint64_t count, hits;
@@ -297,6 +297,20 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
 }
 int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }
 int renameat(int a, const char *from, int b, const char *to) { return renameat2(a, from, b, to, 0); }
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    char old[PATH_MAX], new[PATH_MAX];
+    if (!state || !of_path(from_dir, from, old) || !of_path(to_dir, to, new))
+        return syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+    if (fails(LINK, new)) return -1;
+    lock();
+    int done = syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+    if (!done) note(LINK, 0, 0, 0, 0, old, new, NULL, 0);
+    unlock();
+    return done;
+}
+int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
 int mkdirat(int dir, const char *path, mode_t mode)
 {

@@ -17,7 +17,10 @@ from typing import TypeVar
 
 _HEAD = struct.Struct("<IIIIQQQQ")
 # In the order of the library.
-_KINDS = ("open", "write", "sync", "rename", "mkdir", "unlink", "truncate", "rmdir", "create")
+_KINDS = (
+    *("open", "write", "sync", "rename", "mkdir", "unlink", "truncate", "rmdir", "create"),
+    "link",
+)
 _FOLDER = 1 << 31
 
 Change = TypeVar("Change")
@@ -133,6 +136,9 @@ class Disk:
                 parent.change({name: Folder()})
             case "unlink" | "rmdir":
                 parent.change({name: None})
+            case "link":
+                there = self._folder(os.path.dirname(call.other))
+                there.change({os.path.basename(call.other): parent.now[name]})
             case "rename":
                 assert os.path.dirname(call.other) == os.path.dirname(call.path), call
                 parent.change({name: None, os.path.basename(call.other): parent.now[name]})
