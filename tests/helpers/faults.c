@@ -283,32 +283,28 @@ static int synced(int fd, long number)
 int fsync(int fd) { return synced(fd, SYS_fsync); }
 int fdatasync(int fd) { return synced(fd, SYS_fdatasync); }
 
-int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+static int named(int kind, long number, int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
     char old[PATH_MAX], new[PATH_MAX];
     if (!state || !of_path(from_dir, from, old) || !of_path(to_dir, to, new))
-        return syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
-    if (fails(RENAME, new)) return -1;
+        return syscall(number, from_dir, from, to_dir, to, flags);
+    if (fails(kind, new)) return -1;
     lock();
-    int done = syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
-    if (!done) note(RENAME, 0, 0, 0, 0, old, new, NULL, 0);
+    int done = syscall(number, from_dir, from, to_dir, to, flags);
+    if (!done) note(kind, 0, 0, 0, 0, old, new, NULL, 0);
     unlock();
     return done;
+}
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
+{
+    return named(RENAME, SYS_renameat2, a, from, b, to, flags);
 }
 int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }
 int renameat(int a, const char *from, int b, const char *to) { return renameat2(a, from, b, to, 0); }
 
-int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+int linkat(int a, const char *from, int b, const char *to, int flags)
 {
-    char old[PATH_MAX], new[PATH_MAX];
-    if (!state || !of_path(from_dir, from, old) || !of_path(to_dir, to, new))
-        return syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
-    if (fails(LINK, new)) return -1;
-    lock();
-    int done = syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
-    if (!done) note(LINK, 0, 0, 0, 0, old, new, NULL, 0);
-    unlock();
-    return done;
+    return named(LINK, SYS_linkat, a, from, b, to, flags);
 }
 int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
 
