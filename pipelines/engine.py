@@ -104,10 +104,9 @@ def _complete(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> Crew:
             crew = _without_luigid(run, crew, stop)
             continue
         stop.raise_if_any()
-        error = _worst_failure(run)
-        if error is not None:
-            if not _is_made_good(run, error):
-                raise error
+        errors = _failures(run)
+        if errors:
+            _make_good(run, errors)
             built = False
     return crew
 
@@ -120,15 +119,19 @@ def _no_output(last: Stage, run: Run) -> CartridgeError:
     return StageFailed(stage=last.task_family, reason="it left no output")
 
 
-def _is_made_good(run: Run, error: CartridgeError) -> bool:
-    """Whether the run goes on by itself: what a failed cartridge was to hold goes to another."""
-    if not isinstance(error, CartridgeFailed | DamageFound | PackAgain):
-        return False
+def _make_good(run: Run, errors: list[CartridgeError]) -> None:
+    """Have the run go on by itself: what failed cartridges were to hold goes to others.
+
+    Raises the most telling of the errors where none is of that kind.
+    """
+    mended = [e for e in errors if isinstance(e, CartridgeFailed | DamageFound | PackAgain)]
+    if not mended:
+        raise errors[0]
     settle(run)
-    complain(f"{error} What it was to hold goes to another cartridge.")
+    for error in mended:
+        complain(f"{error} What it was to hold goes to another cartridge.")
     shutil.rmtree(run.errors)
     os.makedirs(run.errors)
-    return True
 
 
 def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:
@@ -139,7 +142,7 @@ def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:
         [last],
         worker_scheduler_factory=_Factory(run, packers, stop, crew.url),
         detailed_summary=True,
-        workers=crew.packers + 1,
+        workers=crew.packers + run.request.profile.cartridges.parallel,
         **({"scheduler_url": crew.url} if crew.url else {"local_scheduler": True}),
     )
 
@@ -224,16 +227,21 @@ def _own_errors(run: Run) -> Iterator[None]:
         shutil.rmtree(run.errors, ignore_errors=True)
 
 
-def _worst_failure(run: Run) -> CartridgeError | None:
-    failures = [
-        run.load(os.path.join(run.errors, name), Failure) for name in sorted(os.listdir(run.errors))
-    ]
+def _failures(run: Run) -> list[CartridgeError]:
+    """Return the errors that stages have recorded, the most telling first."""
+    names = sorted(os.listdir(run.errors))
+    failures = [run.load(os.path.join(run.errors, name), Failure) for name in names]
     telling = [f for f in failures if f.error not in _LEAST_TELLING]
-    for failure in telling or sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error)):
-        error = rebuild(failure.error, failure.facts)
-        error.__notes__ = [failure.traceback]
-        return error
-    return None
+    return [
+        _rebuilt(f)
+        for f in telling or sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error))
+    ]
+
+
+def _rebuilt(failure: Failure) -> CartridgeError:
+    error = rebuild(failure.error, failure.facts)
+    error.__notes__ = [failure.traceback]
+    return error
 
 
 class _Interruptions:

@@ -6,16 +6,15 @@ from the cartridge itself, by being mounted. Nothing on any volume is held open 
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import time
 
 from pipelines.notices import announced, is_told
 from pipelines.report import complain, say
+from tasks.catalog.chosen import due, is_at_hand
 from tasks.catalog.runs import Run
 from tasks.model.errors import CartridgeError
-from tasks.write import is_at_hand
 
 # Seconds between two looks at the shelf.
 _PERIOD = 1.0
@@ -54,6 +53,6 @@ def _answer() -> bool:
 def is_there(run: Run) -> bool:
     """Whether the cartridge that is to be written next has appeared."""
     try:
-        return is_at_hand(run, len(os.listdir(run.path("verified"))) + 1)
+        return any(is_at_hand(run, sequence) for sequence in due(run))
     except (CartridgeError, OSError):
         return False  # two volumes claim to be it, or one is being unmounted: look again

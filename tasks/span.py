@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ import luigi
 
 from tasks._base import Stage
 from tasks.catalog import participants
-from tasks.catalog.runs import Run
-from tasks.model.words import WriteReceipt
+from tasks.catalog.chosen import due, is_at_hand
+from tasks.catalog.runs import Run, receipt_name
 from tasks.plan import PlanArchives
-from tasks.verify import VerifyCartridge, verdict_name
-from tasks.write import is_at_hand, receipt_name
+from tasks.verify import VerifyCartridge
+from tasks.write import WriteCartridge
 
 _PAUSE = 0.5
 
@@ -35,28 +34,30 @@ class SpanCartridges(Stage):
         """Packing goes on meanwhile; only the plan has to be there."""
         return PlanArchives(**self.identity)
 
-    def work(self) -> Iterator[VerifyCartridge]:
-        """Write and verify cartridges in turn; every yield runs this again from the top."""
-        run = self.run_folder
-        serials = []
-        for sequence in itertools.count(1):
-            while not run.has(verdict_name(sequence)):
-                if self._is_mine(run, sequence):
-                    yield VerifyCartridge(**self.identity, sequence=sequence)
-                else:
-                    time.sleep(_PAUSE)
-            receipt = run.load(receipt_name(sequence), WriteReceipt)
-            serials.append(receipt.serial)
-            if receipt.last:
-                break
-        if not os.path.exists(self.output().path):
-            run.save(self.result, serials)
+    def work(self) -> Iterator[list[Stage]]:
+        """Write and verify cartridges in turn; every yield runs this again from the top.
 
-    def _is_mine(self, run: Run, sequence: int) -> bool:
-        """Whether this participant writes the n-th cartridge: it has it, or nobody has."""
+        Those that are written at once are sealed one after the other and verified together, before
+        any other is written: then they may be swapped.
+        """
+        run = self.run_folder
+        at_once = run.request.profile.cartridges.parallel > 1
+        while sequences := due(run):
+            mine = self._mine(run, sequences)
+            is_read_back = run.has(receipt_name(sequences[0])) or not at_once
+            stage = VerifyCartridge if is_read_back else WriteCartridge  # which the former needs
+            if mine:
+                yield [stage(**self.identity, sequence=sequence) for sequence in mine]
+            else:
+                time.sleep(_PAUSE)  # another participant has it
+        if not os.path.exists(self.output().path):
+            run.save(self.result, [receipt.serial for receipt in run.receipts()])
+
+    def _mine(self, run: Run, sequences: list[int]) -> list[int]:
+        """Choose what this participant does: it has the cartridge, or nobody has."""
         others = participants.others(run, self.participant)
-        if not others or is_at_hand(run, sequence):
-            participants.want(run, self.participant, 0)
-            return True
-        participants.want(run, self.participant, sequence)
-        return all(participants.wanted(run, other) == sequence for other in others)
+        mine = [n for n in sequences if not others or is_at_hand(run, n)]
+        participants.want(run, self.participant, 0 if mine else sequences[0])
+        if mine or any(participants.wanted(run, other) != sequences[0] for other in others):
+            return mine
+        return sequences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +12,14 @@ import luigi
 from tasks._base import Stage
 from tasks.catalog import export, members, placement
 from tasks.catalog.progress import ignore
-from tasks.catalog.runs import Run
+from tasks.catalog.runs import Run, receipt_name, verdict_name
+from tasks.media import locks
 from tasks.media.cartridge import Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back
 from tasks.model.errors import CartridgeWanted, DamageFound
 from tasks.model.units import iso
 from tasks.model.words import WriteReceipt
-from tasks.write import WriteCartridge, receipt_name
+from tasks.write import WriteCartridge
 
 # Bytes of earlier archives that are read at least, and the record of those that were damaged.
 _EARLIER = 256 << 20
@@ -49,11 +49,6 @@ class VerifyCartridge(Stage):
         meter = self.meter(receipt.bytes, "bytes", f"cartridge {label}")
         run.save(self.result, verify_session(run, receipt, meter.add, meter.expect))
         meter.report()
-
-
-def verdict_name(sequence: int) -> str:
-    """Name the result of the n-th read-back of a run."""
-    return os.path.join("verified", f"{sequence:03d}.json")
 
 
 def verify_session(
@@ -97,11 +92,16 @@ def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str,
     earlier = [line for line in cartridge.journal() if not line.archive.startswith(mine)]
     random.Random(run.snapshot).shuffle(earlier)
     budget = max(_EARLIER, receipt.bytes)
-    for line in earlier if receipt.last else ():
+    for line in () if _is_full(run, receipt) else earlier:
         budget -= line.bytes
         if budget < 0:
             sums.pop(line.archive, None)
     return sums
+
+
+def _is_full(run: Run, receipt: WriteReceipt) -> bool:
+    rows = run.store.cartridges()
+    return any(row.uuid == receipt.uuid and row.state == placement.FULL for row in rows)
 
 
 def _write_off(run: Run, damaged: list[str]) -> None:
@@ -112,4 +112,6 @@ def _write_off(run: Run, damaged: list[str]) -> None:
         run.store.update_archives(
             lambda old: [replace(r, state=export.LOST) if r.archive in gone else r for r in old]
         )
-        run.save(DAMAGE, gone)
+        with locks.exclusive(run.path("locks", "damage")):  # others may be read back meanwhile
+            known = run.load(DAMAGE, list) if run.has(DAMAGE) else []
+            run.save(DAMAGE, sorted({*known, *gone}))

@@ -85,14 +85,17 @@ def _is_whole(path: str, size: int) -> bool:
 def reconcile(cartridge: Cartridge, run: Run) -> None:
     """Note archives of this run that an interrupted writer had placed already.
 
-    Raises WrongCartridge where one that was placed is not there any more.
+    One that another cartridge has got since, while this one was away, is dropped. Raises
+    WrongCartridge where one that was placed is not there any more.
     """
     serial = cartridge.label.serial
     lines = {line.archive: line for line in cartridge.journal()}
     placed = run.placed()
     for packed in run.packed():
         line = lines.get(packed.archive)
-        if line is not None and line.sha256 == packed.sha256:
+        if line is not None and placed.get(packed.number, serial) != serial:
+            cartridge.drop({packed.archive})
+        elif line is not None and line.sha256 == packed.sha256:
             if packed.number not in placed:
                 run.note_placed(packed.number, serial)
             durable.remove(run.spooled(packed.number))

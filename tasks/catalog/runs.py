@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tasks.catalog.store import Store
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable
-from tasks.model.words import BundleReceipt, PackedArchive, Placed, Trouble, WriteReceipt
+from tasks.model.words import Begun, BundleReceipt, PackedArchive, Placed, Trouble, WriteReceipt
 
 if TYPE_CHECKING:
     from tasks.catalog.request import Request
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 Record = TypeVar("Record")
 
 _ENDED = "ended.json"
+
+
+def receipt_name(sequence: int) -> str:
+    """Name the receipt of the n-th cartridge of a run."""
+    return os.path.join("written", f"{sequence:03d}.json")
+
+
+def verdict_name(sequence: int) -> str:
+    """Name the result of the n-th read-back of a run."""
+    return os.path.join("verified", f"{sequence:03d}.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,19 @@ class Run:
         line = to_json(Placed(number=number, cartridge=cartridge))
         durable.append_line(self.path("placed.jsonl"), line)
 
+    def begun(self) -> list[int]:
+        """Return the serials of cartridges that the run has begun to write, in order."""
+        try:
+            text = durable.read_whole(self.path("begun.jsonl"))
+        except FileNotFoundError:
+            return []
+        lines = [from_json(Begun, line, "begun.jsonl") for line in text.split(b"\n")[:-1]]
+        return [line.cartridge for line in lines]
+
+    def note_begun(self, cartridge: int) -> None:
+        """Record that a cartridge will be written, and so has to be sealed; flushed."""
+        durable.append_line(self.path("begun.jsonl"), to_json(Begun(cartridge=cartridge)))
+
     def receipts(self) -> list[WriteReceipt]:
         """Return the receipts of cartridges written, in order."""
         names = sorted(os.listdir(self.path("written")))
@@ -168,6 +191,10 @@ class Run:
             for name in names
             if name.endswith(".json")
         ]
+
+    def unread(self) -> list[WriteReceipt]:
+        """Return the receipts of cartridges that are written and not read back yet."""
+        return [r for r in self.receipts() if not self.has(verdict_name(r.sequence))]
 
     def spooled(self, number: str) -> str:
         """Name an archive in the spool."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tasks.catalog import placement
 from tasks.catalog.packing import ROWS
-from tasks.catalog.runs import Run
+from tasks.catalog.runs import Run, receipt_name, verdict_name
 from tasks.formats.manifest import TableWriter, read_table
 from tasks.formats.records import to_json
 from tasks.media import durable, locks
@@ -35,9 +35,10 @@ def settle(run: Run) -> list[str]:
         placed = run.placed()
         numbers = sorted(n for n, serial in placed.items() if serial in distrusted)
         for receipt in run.receipts():
-            if receipt.serial in distrusted:
-                for folder in ("verified", "written"):
-                    durable.remove(run.path(folder, f"{receipt.sequence:03d}.json"))
+            # The last has a list of everything, which names what is gone now: it is sealed again.
+            if receipt.serial in distrusted or (numbers and receipt.last):
+                durable.remove(run.path(verdict_name(receipt.sequence)))
+                durable.remove(run.path(receipt_name(receipt.sequence)))
         take_back(run, numbers)
         _forget_dependents(run)
         _forget_receipts(run)

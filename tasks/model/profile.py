@@ -105,6 +105,7 @@ class Cartridges(_Table):
     search: list[str] = []
     capacity: Size | None = None
     auto_label: bool = False
+    parallel: Count = 1
     copies: Annotated[int, _not_supported(1)] = 1
     layout: Annotated[str, _not_supported("archive")] = "archive"
 

@@ -205,6 +205,13 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A cartridge, by serial, that a run has begun to write."""
+
+    cartridge: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReceipt:
     """One cartridge's share of a run: written, sealed, and whether more is to come."""
 

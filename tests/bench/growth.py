@@ -1,5 +1,6 @@
 """How the program grows with its work: seconds, memory and bytes, for ever more entries."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -225,19 +226,34 @@ def _hollow(folder: Path, count: int) -> None:
 
 def _medium(folder: Path, size: Size) -> Told:
     """Write to a medium that is ten times slower than the packer, and see how busy it is kept."""
+    yield "a medium of 10 MB/s is busy", min(_busy(folder / "one", size.of(300), media=1)), "%"
+    two = min(_busy(folder / "two", size.of(600), media=2))
+    yield "each of two that are written at once is busy", two, "%"
+
+
+def _busy(folder: Path, mebibytes: int, media: int) -> list[float]:
+    """Back up to media of 10 MB/s, all at once; return which part of its time each was busy."""
     from tests.bench.slowvolume import slow_volume  # needs FUSE
 
-    bench, content, rate = _Bench(folder), Content(22), 10e6
-    for number in range(size.of(300)):
+    folder.mkdir()
+    bench, content = _Bench(folder), Content(22)
+    for number in range(mebibytes):
         (bench.source / f"{number:03}").write_bytes(content.noise(MIB))
-    bench.init()
-    behind, log = folder / "behind", folder / "slow.json"
-    bench.cartridge.rename(behind)
-    bench.cartridge.mkdir()
-    with slow_volume(behind, bench.cartridge, rate, log):
+    more = [folder / f"cartridge-{number}" for number in range(1, media)]
+    for path in more:
+        path.mkdir()
+    bench.init(*more)
+    bench.program.edit_profile("bench", {"cartridges": {"parallel": media}})
+    with contextlib.ExitStack() as volumes:
+        for mount in (bench.cartridge, *more):
+            behind = mount.with_suffix(".behind")
+            mount.rename(behind)
+            mount.mkdir()
+            log = mount.with_suffix(".json")
+            volumes.enter_context(slow_volume(behind, mount, 10e6, log))
         bench.backup()
-    found = json.loads(log.read_text())
-    yield "a medium of 10 MB/s is busy", 100 * found["busy"] / found["span"], "%"
+    found = [json.loads(log.read_text()) for log in folder.glob("cartridge*.json")]
+    return [100 * one["busy"] / one["span"] for one in found]
 
 
 MEASURES: dict[str, Callable[[Path, Size], Told]] = {
@@ -267,9 +283,9 @@ class _Bench:
         """The catalog in the workspace."""
         return self.program.catalog("bench")
 
-    def init(self) -> None:
-        """Write the profile, and label the cartridge."""
-        self.program.init("bench", [self.source], [self.cartridge])
+    def init(self, *more: Path) -> None:
+        """Write the profile, and label the cartridge, and more of them."""
+        self.program.init("bench", [self.source], [self.cartridge, *more])
 
     def backup(self) -> dict[str, Any]:
         """Back up, and return what the program says about it."""

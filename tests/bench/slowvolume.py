@@ -1,8 +1,9 @@
 """A folder mounted once more as a slow volume.
 
 `python -m tests.bench.slowvolume FOLDER MOUNT RATE LOG` serves it until it is unmounted. Writing
-takes as long as a medium of RATE bytes a second would need, and no longer. In the end LOG has the
-seconds that the medium was busy, and those from its first write to its last.
+takes as long as a medium of RATE bytes a second would need, and no longer: as disks do, it takes a
+little ahead, which a flush waits for. In the end LOG has the seconds that the medium was busy, and
+those from its first write to its last.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import mfusepy
 _STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_blocks", "st_dev", "st_ino")
 _TIMES = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
 _PATIENCE = 10.0  # seconds until a mount is there
+_CACHE = 1 << 20  # bytes that the medium takes ahead
 
 
 class _SlowVolume(mfusepy.Operations):  # type: ignore[misc]
@@ -58,14 +60,19 @@ class _SlowVolume(mfusepy.Operations):  # type: ignore[misc]
         needed = len(data) / self._rate
         self._free = max(self._free, begun) + needed
         self._busy += needed
-        time.sleep(max(0.0, self._free - time.monotonic()))
+        self._wait(_CACHE / self._rate)
         return os.pwrite(fh, data, offset)
+
+    def _wait(self, ahead: float = 0.0) -> None:
+        """Wait until the medium is at most so many seconds behind."""
+        time.sleep(max(0.0, self._free - ahead - time.monotonic()))
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> None:
         os.truncate(self._at(path), length)
 
     def fsync(self, path: str, datasync: int, fh: int) -> None:
-        """Do nothing: every write has waited for the medium that this one pretends to be."""
+        """Wait for the medium that this one pretends to be; the disk behind it does not matter."""
+        self._wait()
 
     def release(self, path: str, fh: int) -> None:
         os.close(fh)

@@ -87,7 +87,8 @@ def test_volumes_of_all_sizes_are_filled_and_never_overfilled(
             check_cartridge(volume)
     for volume in volumes[: len(outcome["cartridges"]) - 1]:
         facts = os.statvfs(volume)
-        assert facts.f_bavail / facts.f_blocks < 0.1, f"{volume.name} was left half empty"
+        # Room for lists of 12,000 long names is kept free; whether all get there depends.
+        assert facts.f_bavail / facts.f_blocks < 0.2, f"{volume.name} was left half empty"
     program.restore("home", tmp_path / "out")
     assert_same_tree(source, tmp_path / "out" / "source")
 
