@@ -19,8 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
 Kind = Literal["names", "suffixes", "paths", "name_regex", "path_regex"]
 
 # Bytes are handled as text of latin-1, so everything above it is free to stand for something.
@@ -180,6 +178,8 @@ def _regex(glob: str) -> bytes:
     shape = _FULL_STARS.sub("**", _OTHER_STARS.sub("*", _OPAQUE.sub(hide, glob)))
     if f"/{shape}".endswith("/**"):
         shape += "/*"  # as a folder's pattern, pathspec would drop the '**'
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # only where there are rules
+
     # As a folder's pattern its expression ends in a named group for the slash: cut there.
     regex = GitIgnoreSpecPattern.pattern_to_regex(f"/{shape}/")[0] or ""
     body = regex[: regex.rindex("(?P<")] or ".+"
