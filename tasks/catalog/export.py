@@ -60,8 +60,12 @@ def manifest_name(snapshot: str) -> str:
 
 def archive_rows(run: Run) -> list[ArchiveRow]:
     """Describe the archives of a run that lie on cartridges by now."""
-    placed = run.placed()
-    return [_row(run, p, placed[p.number]) for p in run.packed() if p.number in placed]
+    return rows_of(run, run.placed())
+
+
+def rows_of(run: Run, serials: Mapping[str, int]) -> list[ArchiveRow]:
+    """Describe archives of a run, each on the cartridge of that serial."""
+    return [_row(run, p, serials[p.number]) for p in run.packed() if p.number in serials]
 
 
 def _row(run: Run, packed: PackedArchive, serial: int) -> ArchiveRow:

@@ -78,7 +78,7 @@ def abandon(place: Place) -> str | None:
     if run.snapshot in place.store.snapshots():
         run.discard()  # it is complete; only its tidying up was cut short
         return None
-    dead = [replace(row, state=export.DEAD) for row in export.archive_rows(run)]
+    dead = [replace(row, state=export.DEAD) for row in export.rows_of(run, run.taken())]
     if dead:
         place.store.update_archives(lambda rows: export.merged(rows, dead))
     run.discard()

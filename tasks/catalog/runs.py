@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tasks.catalog.store import Store
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable
+from tasks.model.errors import FormatDamaged
 from tasks.model.words import Begun, BundleReceipt, PackedArchive, Placed, Trouble, WriteReceipt
 
 if TYPE_CHECKING:
@@ -158,11 +160,7 @@ class Run:
 
     def placed(self) -> dict[str, int]:
         """Return the archives (by number) that lie on a cartridge, and its serial."""
-        try:
-            text = durable.read_whole(self.path("placed.jsonl"), limit=1 << 30)
-        except FileNotFoundError:
-            return {}
-        lines = [from_json(Placed, line, "placed.jsonl") for line in text.split(b"\n")[:-1]]
+        lines = [from_json(Placed, line, "placed.jsonl") for line in self._lines("placed.jsonl")]
         return {line.number: line.cartridge for line in lines}
 
     def note_placed(self, number: str, cartridge: int) -> None:
@@ -170,18 +168,38 @@ class Run:
         line = to_json(Placed(number=number, cartridge=cartridge))
         durable.append_line(self.path("placed.jsonl"), line)
 
+    def taken(self) -> dict[str, int]:
+        """Return what lies on cartridges, and what a killed writer may have left on one unnoted.
+
+        What a power cut has torn is left out.
+        """
+        found = {}
+        for text in self._lines("taken.jsonl"):
+            with contextlib.suppress(FormatDamaged):
+                line = from_json(Placed, text, "taken.jsonl")
+                found[line.number] = line.cartridge
+        return found | self.placed()
+
+    def note_taken(self, number: str, cartridge: int) -> None:
+        """Record that an archive is on its way to a cartridge; a kill needs no flush."""
+        with open(self.path("taken.jsonl"), "ab") as file:
+            file.write(to_json(Placed(number=number, cartridge=cartridge)))
+
     def begun(self) -> list[int]:
         """Return the serials of cartridges that the run has begun to write, in order."""
-        try:
-            text = durable.read_whole(self.path("begun.jsonl"))
-        except FileNotFoundError:
-            return []
-        lines = [from_json(Begun, line, "begun.jsonl") for line in text.split(b"\n")[:-1]]
+        lines = [from_json(Begun, line, "begun.jsonl") for line in self._lines("begun.jsonl")]
         return [line.cartridge for line in lines]
 
     def note_begun(self, cartridge: int) -> None:
         """Record that a cartridge will be written, and so has to be sealed; flushed."""
         durable.append_line(self.path("begun.jsonl"), to_json(Begun(cartridge=cartridge)))
+
+    def _lines(self, name: str) -> list[bytes]:
+        """Read the whole lines of a list that grows, none where there is no list yet."""
+        try:
+            return durable.read_whole(self.path(name), limit=1 << 30).split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
 
     def receipts(self) -> list[WriteReceipt]:
         """Return the receipts of cartridges written, in order."""

@@ -157,6 +157,7 @@ class Transfer:
             if cartridge.label.serial not in self._begun:
                 chosen.begin(self.run, cartridge)
                 self._begun.add(cartridge.label.serial)
+            self.run.note_taken(packed.number, cartridge.label.serial)
         try:
             cartridge.place(line, spooled)
         except CartridgeFull:

@@ -198,7 +198,7 @@ class PackedArchive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An archive of a run, by number, that lies whole on a cartridge, by serial."""
+    """An archive of a run, by number, that lies on a cartridge, by serial, or is on its way."""
 
     number: str
     cartridge: int

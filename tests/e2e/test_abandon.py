@@ -117,6 +117,25 @@ def test_what_was_placed_on_an_absent_cartridge_goes_when_that_comes_back(
     desk.check(tmp_path / "out")
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+def test_an_archive_that_a_killed_run_did_not_note_is_given_up_as_well(
+    desk: Desk, cartridges: MakeCartridges, tmp_path: Path, is_here: bool
+) -> None:
+    """As if it had been killed between the line in the journal and its own."""
+    noted = desk.state / "runs" / desk.given_up / "placed.jsonl"
+    lines = noted.read_text().splitlines(keepends=True)
+    noted.write_text("".join(lines[:-1]))
+    if not is_here:
+        desk.cartridges[0].rename(tmp_path / "away")
+    desk.abandon()
+    if not is_here:
+        (tmp_path / "away").rename(desk.cartridges[0])
+    desk.widen(*cartridges(1))
+    assert desk.program.backup("home")["status"] == "complete"
+    assert desk.remains() == []
+    desk.check(tmp_path / "out")
+
+
 @pytest.mark.night
 def test_what_was_placed_on_an_absent_cartridge_goes_with_the_next_prune(
     desk: Desk, tmp_path: Path
