@@ -94,14 +94,14 @@ def _discard_rests(place: Place) -> None:
 
 def _begin(place: Place, profile: Profile, options: Options) -> Run:
     now = datetime.now(UTC)
-    known = place.store.snapshots()
-    while known and snapshot_id(now) == known[-1]:
+    newest = place.store.newest_id()
+    while snapshot_id(now) == newest:
         time.sleep(0.05)  # ids are seconds, and every snapshot has its own
         now = datetime.now(UTC)
     request = request_for(place, profile, options, now)
-    if known and request.snapshot < known[-1]:
+    if newest is not None and request.snapshot < newest:
         # A clock that went back must not reorder history.
-        after = snapshot_id(snapshot_time(known[-1]) + timedelta(seconds=1))
+        after = snapshot_id(snapshot_time(newest) + timedelta(seconds=1))
         request = replace(request, snapshot=after)
     run = Run(place, request.snapshot)
     run.create(request)

@@ -110,6 +110,14 @@ class Store:
         known = self.snapshots()
         return known[-1] if known else None
 
+    def newest_id(self) -> str | None:
+        """Return the newest id in use: one that was given up names archives until they are gone."""
+        ids = self.snapshots()[-1:]
+        with contextlib.suppress(FileNotFoundError):
+            archives = manifest.read_table(self.archives_path, ["snapshot"])
+            ids += archives.column("snapshot").unique().to_pylist()
+        return max(ids, default=None)
+
     def require(self, profile: str, snapshot: str | None) -> str:
         """Return a snapshot's id, the newest where None is given; SnapshotMissing otherwise."""
         known = self.snapshots()
