@@ -48,10 +48,12 @@ class _Unwanted:
     """What PyArrow and Luigi load where it is there, and nothing here makes use of."""
 
     names = ("pandas", "pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "tornado")
+    # Luigi does as well without; those who send news load it when they need it.
+    early: tuple[str, ...] = ("requests",)
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name in _Unwanted.names:
+        if name in _Unwanted.names + _Unwanted.early:
             raise ModuleNotFoundError(name)
 
 
@@ -104,6 +106,7 @@ def _run() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
+    _Unwanted.early = ()
     gc.freeze()
     gc.enable()
     app(prog_name="cartridge")
