@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog.packing import ROWS
+from tasks.catalog.rowgroups import ahead
 from tasks.catalog.runs import Run
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import PART, PARTS, SHA256, batches, read_table
@@ -28,8 +29,8 @@ class Packed:
             for contents in [run.path("packed", f"{p.number}.contents.parquet")]
         ]
         self._found = _Elsewhere(run, [contents for _, contents in self._files])
-        for rows, _ in self._files:
-            self._found.want(read_table(rows, ["sha256", "content", "recipe", "size"]))
+        for rows in ahead(_read_needed, [rows for rows, _ in self._files], threads=1):
+            self._found.want(rows)
         self._found.search()
         self._stream = self._tables()
         self._waiting: pa.Table | None = next(self._stream, None)
@@ -48,18 +49,24 @@ class Packed:
         return pa.concat_tables(pieces)
 
     def _tables(self) -> Iterator[pa.Table]:
-        """Yield tables in row order: bundles follow each other, archives in one may interleave."""
-        for _, group in itertools.groupby(self._files, key=lambda pair: _bundle(pair[0])):
-            tables = [self._placed(rows, contents) for rows, contents in group]
-            table = pa.concat_tables(tables).sort_by("row")
-            found = table.filter(pc.is_valid(table.column("parts")))
-            if found.num_rows:
-                yield found.cast(_PLACED)
+        """Yield tables in row order: bundles follow each other; a thread makes the next one."""
+        groups = itertools.groupby(self._files, key=lambda pair: _bundle(pair[0]))
+        bundles = [list(group) for _, group in groups]
+        return (found for found in ahead(self._table, bundles, threads=1) if found.num_rows)
+
+    def _table(self, files: list[tuple[str, str]]) -> pa.Table:
+        """Return the rows of one bundle in order: its archives may interleave."""
+        table = pa.concat_tables([self._placed(*pair) for pair in files]).sort_by("row")
+        return table.filter(pc.is_valid(table.column("parts"))).cast(_PLACED)
 
     def _placed(self, rows_path: str, contents_path: str) -> pa.Table:
         rows, contents = read_table(rows_path), read_table(contents_path)
         here = parts_of(contents, rows.column("content"))
         return rows.append_column("parts", self._found.fill(rows, here))
+
+
+def _read_needed(path: str) -> pa.Table:
+    return read_table(path, ["sha256", "content", "recipe", "size"])
 
 
 def _bundle(path: str) -> str:

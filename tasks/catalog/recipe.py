@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from tasks.catalog.metadata import root_member
 from tasks.catalog.recipemoves import Metadata, Moves
 from tasks.catalog.recipeparts import Large, Parts, Redo
+from tasks.catalog.rowgroups import stream
 from tasks.formats import recipe, tar
 from tasks.formats.manifest import (
     SCHEMA,
-    batches,
     integers,
     keys,
     named_attributes,
@@ -57,7 +57,7 @@ def write_recipe(
     durable.make_folders(folder)
     try:
         draft = _Draft(folder, info, Metadata(contents_path))
-        for rows in batches(manifest, _COLUMNS):
+        for rows in stream(manifest, _COLUMNS):
             draft.add(rows)
         draft.close()
         with durable.replacing(path) as whole, open(whole, "wb") as file:
