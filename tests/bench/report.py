@@ -127,6 +127,8 @@ def inserted(readme: str, text: str) -> str:
 
 
 _LEFT, _WIDTH, _HEIGHT = 220, 420, 26
+# A longer bar is cut off: one of a peer that does next to nothing would hide all others.
+_LONGEST = 8.0
 _COLOURS = {True: "#3a7d44", False: "#b5382a", None: "#7a8794"}
 
 
@@ -134,6 +136,7 @@ def picture(table: Sequence[Row]) -> str:
     """Draw the ratios as bars, each with a line where its bar is, as SVG."""
     known = [row for row in table if row.ratio is not None]
     most = max([1.0, *(row.ratio or 0 for row in known), *(row.bar or 0 for row in known)])
+    most = min(most, _LONGEST)
     height = _HEIGHT * (len(known) + 1)
     drawn = [_drawn(row, number, _WIDTH / most) for number, row in enumerate(known)]
     head = "Time of cartridge as a multiple of its peer's; the line is what it may take"
@@ -152,7 +155,7 @@ def picture(table: Sequence[Row]) -> str:
 
 def _drawn(row: Row, number: int, scale: float) -> str:
     assert row.ratio is not None
-    top, length = _HEIGHT * (number + 1), max(0.0, row.ratio) * scale
+    top, length = _HEIGHT * (number + 1), min(max(0.0, row.ratio) * scale, _WIDTH)
     name = escape(f"{row.corpus}: {_TOLD[row.work]}")
     parts = [
         f'<text x="8" y="{top + 17}">{name}</text>',
