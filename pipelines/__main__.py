@@ -64,7 +64,7 @@ class _Stopped(KeyboardInterrupt):
     """
 
 
-def program() -> None:
+def main_and_exit() -> None:
     """Run the command line, and leave without taking apart what was loaded, which takes 40 ms."""
     try:
         main()
@@ -150,4 +150,4 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 if __name__ == "__main__":
-    program()
+    main_and_exit()

@@ -232,10 +232,9 @@ def _failures(run: Run) -> list[CartridgeError]:
     names = sorted(os.listdir(run.errors))
     failures = [run.load(os.path.join(run.errors, name), Failure) for name in names]
     telling = [f for f in failures if f.error not in _LEAST_TELLING]
-    return [
-        _rebuilt(f)
-        for f in telling or sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error))
-    ]
+    if not telling:
+        telling = sorted(failures, key=lambda f: _LEAST_TELLING.index(f.error))
+    return [_rebuilt(failure) for failure in telling]
 
 
 def _rebuilt(failure: Failure) -> CartridgeError:

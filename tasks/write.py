@@ -78,14 +78,14 @@ def _fill(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str]
     gauge = _gauge(run, cartridges, meter)
     plan = run.load("plan.json", ArchivesPlan)
     transfer = Transfer(run, summaries(run), plan, gauge)
-    left = transfer.fill(cartridges)
+    finished = transfer.fill(cartridges)
     gauge.report()
-    if left is not None and not first.journal():
-        need = f"neither an archive of {format_size(left)} nor the catalog fits on it"
+    if not finished and not first.journal():
+        need = f"neither an archive of {format_size(transfer.waiting)} nor the catalog fits on it"
         raise VolumeUnusable(path=first.path, reason=need)
     if first.label.serial in transfer.full:
         run.store.alter_cartridge(first.label.uuid, state=placement.FULL)
-    return left is None and chosen.unsealed(run) <= {first.label.serial}
+    return finished and chosen.unsealed(run) <= {first.label.serial}
 
 
 def _gauge(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str], Meter]) -> Meter:

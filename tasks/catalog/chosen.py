@@ -8,13 +8,13 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from tasks.catalog import guards, members, placement
-from tasks.catalog.runs import Run
+from tasks.catalog.runs import Run, receipt_name
 from tasks.media.cartridge import Cartridge
 from tasks.media.labelling import write_label
 from tasks.media.shelf import Shelf
 from tasks.model.errors import CartridgeWanted, WrongCartridge
 from tasks.model.units import iso
-from tasks.model.words import CartridgeRow
+from tasks.model.words import CartridgeRow, WriteReceipt
 
 _GIVEN_UP = (placement.SUSPECT, placement.LOST)
 
@@ -43,9 +43,9 @@ def due(run: Run) -> list[int]:
 
 def is_at_hand(run: Run, sequence: int) -> bool:
     """Whether the n-th cartridge of a run is on this host, to be written or to be verified."""
-    for receipt in run.receipts():
-        if receipt.sequence == sequence:
-            return members.survey(run.request, run.store).find(receipt.uuid) is not None
+    if run.has(receipt_name(sequence)):
+        receipt = run.load(receipt_name(sequence), WriteReceipt)
+        return members.survey(run.request, run.store).find(receipt.uuid) is not None
     row, shelf = _choice(run)
     if row is not None and shelf.find(row.uuid) is not None:
         return True

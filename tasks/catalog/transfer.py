@@ -56,11 +56,10 @@ class Transfer:
         self._known = set(self.run.placed())
         self._begun = chosen.unsealed(self.run)
 
-    def fill(self, cartridges: Sequence[Cartridge]) -> int | None:
-        """Place what there is, until all cartridges are full or nothing is left.
+    def fill(self, cartridges: Sequence[Cartridge]) -> bool:
+        """Place what there is until all cartridges are full; True where nothing is left of the run.
 
-        Returns None where nothing of the run is left, else the size in bytes of an archive that
-        waits, 0 where it is still to be packed. An error of one cartridge ends the work on all.
+        An error of one cartridge ends the work on all.
         """
         with ThreadPoolExecutor(len(cartridges)) as pool:
             ends = [pool.submit(self._fill, cartridge) for cartridge in cartridges]
@@ -69,9 +68,12 @@ class Transfer:
             raise error
         finished = self._all_are_packed()
         self._look()
-        if self._waiting:
-            return next(iter(self._waiting.values())).bytes
-        return None if finished else 0
+        return finished and not self._waiting
+
+    @property
+    def waiting(self) -> int:
+        """The size of the first archive that waits, in bytes; 0 where none does."""
+        return next((packed.bytes for packed in self._waiting.values()), 0)
 
     def _fill(self, cartridge: Cartridge) -> None:
         """Write one cartridge; its first archive begins it."""

@@ -6,9 +6,7 @@ See FORMAT.md for every file in one.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -21,20 +19,14 @@ VERSION = 2
 # Lists of paths become a sixth smaller than with the fastest level, at 100 MB/s.
 _LEVEL = 4
 _COPY = 1 << 20
-_THREADS = 2
 
 
 class RecipeWriter:
-    """Write the files of a recipe one after the other: a tar in LZ4 frames, like an archive.
-
-    Threads compress while it goes on.
-    """
+    """Write the files of a recipe one after the other: a tar in LZ4 frames, like an archive."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._waiting = bytearray()
-        self._threads = ThreadPoolExecutor(_THREADS)
-        self._frames: deque[Future[bytes]] = deque()
 
     def add(self, name: str, content: bytes) -> None:
         """Add a small file."""
@@ -55,9 +47,6 @@ class RecipeWriter:
         """Write the end of the tar."""
         self._write(tar.END)
         self._emit(len(self._waiting))
-        while self._frames:
-            self._file.write(self._frames.popleft().result())
-        self._threads.shutdown()
 
     def _write(self, piece: bytes) -> None:
         self._waiting += piece
@@ -65,15 +54,11 @@ class RecipeWriter:
             self._emit(FRAME)
 
     def _emit(self, size: int) -> None:
-        self._frames.append(self._threads.submit(_compressed, bytes(self._waiting[:size])))
+        frame = lz4.frame.compress(
+            bytes(self._waiting[:size]), compression_level=_LEVEL, content_checksum=True
+        )
+        self._file.write(frame)
         del self._waiting[:size]
-        if len(self._frames) > _THREADS:
-            self._file.write(self._frames.popleft().result())
-
-
-def _compressed(piece: bytes) -> bytes:
-    frame: bytes = lz4.frame.compress(piece, compression_level=_LEVEL, content_checksum=True)
-    return frame
 
 
 class TarFile:
