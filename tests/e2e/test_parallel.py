@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.helpers import processes
 from tests.helpers.compare import assert_same_tree
+from tests.helpers.faults import traced
+from tests.helpers.home import Home
 from tests.helpers.media import archives_on, check_cartridge, fill
 from tests.helpers.processes import Process
 from tests.helpers.program import Medium, Program
@@ -17,29 +18,17 @@ from tests.helpers.trees import small_tree
 MakeCartridges = Callable[[int], list[Path]]
 
 
-class Job(NamedTuple):
+class Job(Home):
     """A profile over a tree of 9 MB that writes two cartridges of 4 MB at once."""
-
-    program: Program
-    source: Path
-    cartridges: list[Path]
-
-    @property
-    def state(self) -> Path:
-        return self.program.workspace / "state" / "home"
-
-    def states(self) -> dict[int, str]:
-        rows = self.program.json("cartridges", "home")["cartridges"]
-        return {row["serial"]: row["state"] for row in rows}
 
     def is_on_both(self) -> bool:
         """Whether two cartridges have archives, and none of them is sealed."""
         two = self.cartridges[:2]
         return all(Medium(path=c).journal and not (c / "SHA256SUMS").exists() for c in two)
 
-    def start_until_both_are_written(self, prefix: tuple[str, ...] = ()) -> Process:
+    def start_until_both_are_written(self) -> Process:
         """Start a backup and hold it when two cartridges are being written."""
-        process = Program(self.program.directory, prefix).start("backup", "--json", "home")
+        process = self.program.start("backup", "--json", "home")
         assert processes.wait_for(self.is_on_both, process), processes.end_of(process)
         processes.stop_all(process)
         return process
@@ -207,11 +196,8 @@ def test_one_of_two_that_reads_back_wrong_goes_to_another(
 def test_one_of_two_that_gives_errors_is_set_aside_and_the_other_is_not(
     job: Job, tmp_path: Path, bad: int
 ) -> None:
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed")
     journal = job.cartridges[bad - 1] / "journal.jsonl"
-    inject = ("-P", str(journal), "-e", "inject=pwrite64:error=EIO:when=3")
-    program = Program(job.program.directory, ("strace", "-f", "-o", "/dev/null", *inject))
+    program = traced(job.program, "pwrite64:error=EIO:when=3", journal)
     code, out, err = processes.end_of(program.start("backup", "--json", "home"), timeout=120)
     if "ptrace" in err:
         pytest.skip("strace does not work here")

@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pexpect
 import pytest
 
 from tests.helpers import processes
 from tests.helpers.compare import assert_same_tree
+from tests.helpers.home import Home
 from tests.helpers.media import archives_on, check_cartridge, fill
 from tests.helpers.processes import Process
 from tests.helpers.program import Medium, Program
@@ -36,16 +36,8 @@ PHASES = (
 )
 
 
-class Job(NamedTuple):
+class Job(Home):
     """A profile over a tree that needs several cartridges."""
-
-    program: Program
-    source: Path
-    cartridges: list[Path]
-
-    @property
-    def state(self) -> Path:
-        return self.program.workspace / "state" / "home"
 
     @property
     def lock(self) -> Path:
@@ -53,10 +45,6 @@ class Job(NamedTuple):
 
     def start(self) -> Process:
         return self.program.start("backup", "--json", "home")
-
-    def left(self, pattern: str) -> Callable[[], bool]:
-        """Whether the unfinished run has left a file."""
-        return lambda: any(self.state.glob(f"runs/*/{pattern}"))
 
     def held_by(self, process: Process) -> Callable[[], bool]:
         """Whether a run has the profile's lock."""

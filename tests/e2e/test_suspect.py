@@ -7,12 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.helpers import processes
 from tests.helpers.compare import assert_same_tree, snapshot_of
+from tests.helpers.faults import traced
+from tests.helpers.home import Home
 from tests.helpers.media import archives_on, check_cartridge, fill
 from tests.helpers.processes import Process
 from tests.helpers.program import Medium, Program
@@ -25,24 +27,8 @@ MakeVolume = Callable[..., Path]
 pytestmark = pytest.mark.slow
 
 
-class Job(NamedTuple):
+class Job(Home):
     """A profile over a tree of 6 MB, and cartridges of 4.5 MB."""
-
-    program: Program
-    source: Path
-    cartridges: list[Path]
-
-    @property
-    def state(self) -> Path:
-        return self.program.workspace / "state" / "home"
-
-    def left(self, pattern: str) -> Callable[[], bool]:
-        """Whether the unfinished run has left a file."""
-        return lambda: any(self.state.glob(f"runs/*/{pattern}"))
-
-    def states(self) -> dict[int, str]:
-        rows = self.program.json("cartridges", "home")["cartridges"]
-        return {row["serial"]: row["state"] for row in rows}
 
     def good(self, *bad: int) -> list[Path]:
         """The cartridges that were written, but for some."""
@@ -208,16 +194,6 @@ def test_where_there_is_no_other_the_run_waits_and_goes_on_with_one(
 
 
 # ---- the medium gives errors
-
-
-def traced(program: Program, inject: str, *paths: Path) -> Program:
-    """Return the program with errors of the medium at some paths."""
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed")
-    limits = [word for path in paths for word in ("-P", str(path))]
-    return Program(
-        program.directory, ("strace", "-f", "-o", "/dev/null", *limits, "-e", f"inject={inject}")
-    )
 
 
 INJECTED = {

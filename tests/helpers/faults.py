@@ -120,3 +120,13 @@ def shim() -> Path:
 def spread(last: int, steps: Iterable[int]) -> list[int]:
     """Return the given numbers that are not beyond the last."""
     return [step for step in steps if step <= last]
+
+
+def traced(program: Program, inject: str, *paths: Path) -> Program:
+    """Return the program with errors of the medium at some paths."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    limits = [word for path in paths for word in ("-P", str(path))]
+    return Program(
+        program.directory, ("strace", "-f", "-o", "/dev/null", *limits, "-e", f"inject={inject}")
+    )
