@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import importlib
 import os
@@ -73,12 +72,14 @@ def main_and_exit() -> None:
         if not isinstance(end.code, int):
             raise
         code = end.code
-    with contextlib.suppress(OSError):  # Python itself says what it cannot write in the end
+    try:
         sys.stdout.flush()
-        sys.stderr.flush()
-        atexit._run_exitfuncs()
-        os._exit(code)
-    sys.exit(code)
+    except OSError as error:  # a full disk, or a reader that has had enough
+        print(f"cartridge: cannot write what it had to say: {error.strerror}.", file=sys.stderr)
+        code = code or 1
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def main() -> None:

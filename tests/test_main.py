@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.program import REPOSITORY
+from tests.conftest import MakeCartridges
+from tests.helpers import processes
+from tests.helpers.program import REPOSITORY, Program
 
 WAIT = "time.sleep(20); sys.exit('nobody heard it')"
 STOP = "os.kill(os.getpid(), signal.SIGTERM)"
@@ -39,3 +41,14 @@ def test_a_signal_is_heard(moment: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 130, done.stderr
     assert done.stderr == "cartridge: Interrupted. Run the same command again.\n"
+
+
+def test_what_cannot_be_said_is_no_success(
+    program: Program, source: Path, cartridges: MakeCartridges
+) -> None:
+    program.init("home", [source], cartridges(1))
+    with Path("/dev/full").open("wb") as full:
+        process = program.start("cartridges", "home", stdout=full)
+        code, _, told = processes.end_of(process)
+    assert code == 1
+    assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
