@@ -317,7 +317,7 @@ class Packer:
             mtime_ns=facts.st_mtime_ns // 10**9 * 10**9,
             comment=f"{len(chunk)} bytes from {position} of {shown}",
         )
-        place = draft.writer.add(tar.header(member), bytes(chunk), len(chunk))
+        place = draft.writer.add(tar.header(member), chunk, len(chunk))
         draft.contents.add(digest, name, place, len(chunk))
 
     def _archive_for(self, size: int) -> Draft:

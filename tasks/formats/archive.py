@@ -33,9 +33,8 @@ class ArchiveWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        self._pieces: list[Any] = []
+        self._pieces: list[bytes] = []
         self._pending = 0
-        self._position = 0
         self.frames = [0]
         self.bytes = 0
         self.members = 0
@@ -48,36 +47,38 @@ class ArchiveWriter:
     def add(self, header: bytes, content: Any = b"", size: int = 0) -> tuple[int, int]:
         """Append one member; return (frame number, skip) of its content.
 
-        `content` is bytes-like, of `size` bytes.
+        `content` is bytes-like, of `size` bytes; the caller may change it afterwards.
         """
-        place = divmod(self._position + len(header), FRAME)
-        self._pieces += (header, content, tar.padding(size)) if size else (header,)
-        added = len(header) + size + -size % 512
-        self._position += added
-        self._pending += added
+        place = divmod((len(self.frames) - 1) * FRAME + self._pending + len(header), FRAME)
+        pending = self._pending + len(header) + size + -size % 512
+        if pending < FRAME:
+            self._pieces += (header, bytes(content), tar.padding(size)) if size else (header,)
+            self._pending = pending
+        else:
+            for piece in (header, content, tar.padding(size)):
+                self._append(memoryview(piece))
         self.members += 1
-        if self._pending >= FRAME:
-            self._compress_whole_frames()
         return place
 
     def finish(self) -> str:
         """Write the end of the tar and return the archive's SHA-256."""
-        self._pieces.append(tar.END)
-        self._emit(b"".join(self._pieces))
+        self._emit(b"".join((*self._pieces, tar.END)))
         self._pieces, self._pending = [], 0
         return self._digest.hexdigest()
 
-    def _compress_whole_frames(self) -> None:
-        joined = memoryview(b"".join(self._pieces))
-        start = 0
-        while len(joined) - start >= FRAME:
-            self._emit(joined[start : start + FRAME])
-            start += FRAME
-        rest = joined[start:]
-        self._pieces = [bytes(rest)] if rest else []
-        self._pending = len(rest)
+    def _append(self, rest: memoryview) -> None:
+        """Append a piece, and compress frames as they are full: where they lie, if it has all."""
+        while self._pending + len(rest) >= FRAME:
+            taken = FRAME - self._pending
+            frame = rest[:taken]
+            self._emit(b"".join((*self._pieces, frame)) if self._pieces else frame)
+            self._pieces, self._pending = [], 0
+            rest = rest[taken:]
+        if rest:
+            self._pieces.append(bytes(rest))
+            self._pending += len(rest)
 
-    def _emit(self, block: Any) -> None:
+    def _emit(self, block: bytes | memoryview) -> None:
         frame = lz4.frame.compress(
             block,
             block_size=lz4.frame.BLOCKSIZE_MAX4MB,

@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from tasks.formats.buffers import large_buffer
 from tasks.model.words import Cutting
 
 _WINDOW = 32 << 20
 
 
-def cut(read: Callable[[int], bytes], cutting: Cutting) -> Iterator[memoryview]:
-    """Yield the chunks of a stream, in order; `read(n)` returns up to n bytes, b"" at the end.
+def cut(read: Callable[[memoryview], int], cutting: Cutting) -> Iterator[memoryview]:
+    """Yield the chunks of a stream, in order, each good until the next one is asked for.
 
-    The cuts depend on the bytes alone, not on how the stream was read.
+    `read(buffer)` fills the front of a buffer and returns how many bytes, 0 at the end. The cuts
+    depend on the bytes alone, not on how the stream was read.
     """
     from fastcdc import fastcdc  # brings a command line of its own along
 
-    window = b""
+    window = large_buffer(max(_WINDOW, 2 * cutting.maximum))
+    filled = 0
     ended = False
-    while not ended or window:
-        while not ended and len(window) < _WINDOW:
-            piece = read(_WINDOW)
-            ended = not piece
-            window += piece
-        view = memoryview(window)
+    while not ended:
+        while not ended and filled < len(window):
+            count = read(window[filled:])
+            ended = not count
+            filled += count
         start = 0
-        for chunk in fastcdc(view, cutting.minimum, cutting.average, cutting.maximum):
-            if not ended and len(window) - start < cutting.maximum:
-                break  # what follows could move this cut: look again with more of the stream
-            yield view[start : start + chunk.length]
-            start += chunk.length
-        window = window[start:]
+        chunks = fastcdc(window[:filled], cutting.minimum, cutting.average, cutting.maximum)
+        # Where less than the longest chunk is left, more of the stream could move the cut.
+        while start < filled and (ended or filled - start >= cutting.maximum):
+            length = next(chunks).length
+            yield window[start : start + length]
+            start += length
+        window[: filled - start] = window[start:filled]
+        filled -= start
 
 
 def cutting_for(split_size: int, smallest_capacity: int | None, archive_size: int) -> Cutting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any
 
+from tasks.formats.buffers import large_buffer
 from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import FormatDamaged
 
@@ -34,17 +34,16 @@ def digests_on_medium(
     """
     found: list[tuple[Any, int]] = []
     free: _Buffers = SimpleQueue()
-    # The kernel takes three times as long to fill a buffer that begins in the middle of a page.
-    pages = memoryview(mmap.mmap(-1, _PIECE * _PIECES))
-    for start in range(0, len(pages), _PIECE):
-        free.put(pages[start : start + _PIECE])
+    pieces = large_buffer(_PIECE * _PIECES)
+    for start in range(0, len(pieces), _PIECE):
+        free.put(pieces[start : start + _PIECE])
     with ExitStack() as stack:
         hashers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(_HASHERS)]
         for number, path in enumerate(paths):
             digest, size = hashlib.sha256(), 0
             try:
-                for buffer, count in _pieces(path, free):
-                    hashers[number % _HASHERS].submit(_hash, digest, buffer, count, free)
+                for piece, count in _pieces(path, free):
+                    hashers[number % _HASHERS].submit(_hash, digest, piece, count, free)
                     size += count
                     seen(count)
                 found.append((digest, size))
@@ -60,16 +59,16 @@ def _pieces(path: str, free: _Buffers) -> Iterator[tuple[memoryview, int]]:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         count = 1
         while count:
-            buffer, count = free.get(), 0
+            piece, count = free.get(), 0
             try:
-                count = file.readinto(buffer)
+                count = file.readinto(piece)
             finally:
                 if not count:
-                    free.put(buffer)
+                    free.put(piece)
             if count:
-                yield buffer, count
+                yield piece, count
 
 
-def _hash(digest: Any, buffer: memoryview, count: int, free: _Buffers) -> None:
-    digest.update(buffer[:count])
-    free.put(buffer)
+def _hash(digest: Any, piece: memoryview, count: int, free: _Buffers) -> None:
+    digest.update(piece[:count])
+    free.put(piece)

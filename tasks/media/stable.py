@@ -129,24 +129,28 @@ def unchanged(
     raise Unreadable("It changed while it was read")
 
 
-def extent_reader(fd: int, start: int, length: int) -> Callable[[int], bytes]:
-    """Return a function that reads a stretch of a file piece by piece."""
+def extent_reader(fd: int, start: int, length: int) -> Callable[[memoryview], int]:
+    """Return a function that reads a stretch of a file, buffer by buffer, and returns how much."""
     position, end = start, start + length
 
-    def read(count: int) -> bytes:
+    def read(buffer: memoryview) -> int:
         nonlocal position
         with _reading():
-            piece = os.pread(fd, min(count, end - position), position)
-        position += len(piece)
-        return piece
+            count = os.preadv(fd, [buffer[: end - position]], position)
+        position += count
+        return count
 
     return read
 
 
 def read_all_at(fd: int, start: int, length: int) -> bytes:
     """Read a stretch of a file, as much of it as there is."""
-    read = extent_reader(fd, start, length)
-    return b"".join(iter(lambda: read(length), b""))
+    pieces = []
+    with _reading():
+        while piece := os.pread(fd, length, start):
+            pieces.append(piece)
+            start, length = start + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def zeros(count: int) -> Iterator[bytes]:

@@ -37,16 +37,17 @@ GOLDEN = [
 ]
 
 
-def reader(data: bytes, sizes: Iterable[int] = ()) -> Callable[[int], bytes]:
+def reader(data: bytes, sizes: Iterable[int] = ()) -> Callable[[memoryview], int]:
     """Read `data` in pieces of at most the given sizes, then in pieces as large as asked for."""
     position = 0
     limits = iter(sizes)
 
-    def read(count: int) -> bytes:
+    def read(buffer: memoryview) -> int:
         nonlocal position
-        piece = data[position : position + min(count, next(limits, count))]
+        piece = data[position : position + min(len(buffer), next(limits, len(buffer)))]
+        buffer[: len(piece)] = piece
         position += len(piece)
-        return piece
+        return len(piece)
 
     return read
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -164,15 +164,18 @@ def test_a_wrong_guess_of_the_size_does_no_harm(tmp_path: Path, guess: int) -> N
         os.close(fd)
 
 
+def pieces(read: Callable[[memoryview], int], size: int) -> Iterator[bytes]:
+    buffer = memoryview(bytearray(size))
+    while count := read(buffer):
+        yield bytes(buffer[:count])
+
+
 def test_a_stretch_is_read_piece_by_piece(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(bytes(range(200)))
     fd = os.open(tmp_path / "f", os.O_RDONLY)
     try:
-        take = extent_reader(fd, 50, 100)
-        pieces = list(iter(lambda: take(33), b""))
-        assert b"".join(pieces) == bytes(range(50, 150))
-        beyond = extent_reader(fd, 190, 50)
-        assert b"".join(iter(lambda: beyond(7), b"")) == bytes(range(190, 200))
+        assert b"".join(pieces(extent_reader(fd, 50, 100), 33)) == bytes(range(50, 150))
+        assert b"".join(pieces(extent_reader(fd, 190, 50), 7)) == bytes(range(190, 200))
     finally:
         os.close(fd)
 
