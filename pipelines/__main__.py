@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 COMMANDS = (
@@ -39,6 +41,7 @@ COMMANDS = (
 
 
 _SOON = 0.02  # seconds
+_BLAS = "OPENBLAS_NUM_THREADS"
 # A command whose name Python keeps for itself.
 _MODULES = {"continue": "continue_"}
 
@@ -105,12 +108,29 @@ def _run() -> None:
     from pipelines.cli import app
 
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    for name in [wanted] if wanted in COMMANDS else COMMANDS:
-        importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
+    with _without_threads_of_blas():
+        for name in [wanted] if wanted in COMMANDS else COMMANDS:
+            importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
     _Unwanted.early = ()
     gc.freeze()
     gc.enable()
     app(prog_name="cartridge")
+
+
+@contextlib.contextmanager
+def _without_threads_of_blas() -> Iterator[None]:
+    """Have NumPy start none of its threads for matrices, which wait for work at full speed.
+
+    Commands of the user, which run later, get the environment as it was.
+    """
+    if _BLAS in os.environ:
+        yield
+        return
+    os.environ[_BLAS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_BLAS]
 
 
 def _ignore_signals() -> None:

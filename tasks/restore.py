@@ -22,7 +22,7 @@ from tasks.catalog.unpacking import Unpacker, reason_for_one
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
-from tasks.media.processes import in_processes
+from tasks.media.processes import in_processes, keep_memory
 from tasks.media.safepaths import UnsafePathError
 from tasks.model.errors import DestinationUnusable
 from tasks.model.words import SourceRoot
@@ -77,6 +77,7 @@ def restore(
     damaged; neither appears. Raises DestinationUnusable, where there is no room before anything is
     written.
     """
+    keep_memory()
     try:
         os.makedirs(folder, exist_ok=True)
         place = Destination(os.fsencode(os.path.abspath(folder)))

@@ -52,3 +52,21 @@ def test_what_cannot_be_said_is_no_success(
         code, _, told = processes.end_of(process)
     assert code == 1
     assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
+
+
+def test_numpy_starts_no_threads_and_commands_of_the_user_do_not_know() -> None:
+    code = (
+        "import os\n"
+        "from pipelines import __main__ as entry\n"
+        "with entry._without_threads_of_blas():\n    import numpy\n"
+        "print(len(os.listdir('/proc/self/task')), 'OPENBLAS_NUM_THREADS' in os.environ)\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env | {"PYTHONPATH": str(REPOSITORY)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "1 False\n"

@@ -10,15 +10,17 @@ from typing import Any, BinaryIO
 import lz4.frame
 
 from tasks.formats import tar
+from tasks.formats.buffers import large_buffer
 from tasks.model.errors import FormatDamaged
 
 FRAME = 4 << 20
 SUFFIX = ".tar.lz4"
 # What a catalog may call an archive: nothing else is ever opened on a cartridge.
 ARCHIVE_NAME = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
-# What an honest frame can be at most: a hostile header must not make us allocate more.
-_LARGEST_FRAME = 64 << 20
-_READ = 1 << 20
+# What an honest frame can hold at most: a hostile header must not make us allocate more.
+_LARGEST_CONTENT = 64 << 20
+# What one takes on the medium at most.
+_LONGEST_FRAME = FRAME + (1 << 20)
 _LONGEST_NAME = 255
 _PARTS_FOLDER = b".cartridge-parts"
 
@@ -109,19 +111,20 @@ def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, b
 
     Raises FormatDamaged, naming the archive `name`, where a frame is not what was written.
     """
-    buffer = b""
-    ended = False
+    window = large_buffer(2 * _LONGEST_FRAME)
+    start, stop, ended = 0, 0, False  # what was read and not decoded lies between
     while True:
-        while not ended and len(buffer) < FRAME + _READ:
-            piece = _read_at(file, offset + len(buffer), name)
-            ended = not piece
-            buffer += piece
-        if not buffer:
+        if stop - start < _LONGEST_FRAME and not ended:
+            window[: stop - start] = window[start:stop]
+            start, stop = 0, stop - start
+            count = _read_at(file, offset + stop, window[stop:][:_LONGEST_FRAME], name)
+            stop, ended = stop + count, not count
+            continue
+        if start == stop:
             return
-        content, used = _one_frame(buffer, offset, name)
+        content, used = _one_frame(window[start:stop], offset, name)
         yield offset, content
-        offset += used
-        buffer = buffer[used:]
+        offset, start = offset + used, start + used
 
 
 def frame_at(file: BinaryIO, offset: int, name: str) -> tuple[bytes, int]:
@@ -129,31 +132,28 @@ def frame_at(file: BinaryIO, offset: int, name: str) -> tuple[bytes, int]:
 
     At the end of the archive there are none. Raises FormatDamaged as `frames_from` does.
     """
-    buffer = b""
-    while len(buffer) < FRAME + _READ:
-        piece = _read_at(file, offset + len(buffer), name)
-        if not piece:
-            break
-        buffer += piece
-    if not buffer:
+    window, stop = memoryview(bytearray(_LONGEST_FRAME)), 0
+    while count := _read_at(file, offset + stop, window[stop:], name):
+        stop += count
+    if not stop:
         return b"", offset
-    content, used = _one_frame(buffer, offset, name)
+    content, used = _one_frame(window[:stop], offset, name)
     return content, offset + used
 
 
-def _read_at(file: BinaryIO, position: int, name: str) -> bytes:
+def _read_at(file: BinaryIO, position: int, buffer: memoryview, name: str) -> int:
     """Read on; an error of the medium is damage of the archive, unlike one of the destination."""
     try:
         file.seek(position)
-        return file.read(FRAME + _READ)
+        return file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
     except OSError as error:
         raise FormatDamaged(file=name, reason=error.strerror or str(error)) from error
 
 
-def _one_frame(buffer: bytes, offset: int, name: str) -> tuple[bytes, int]:
+def _one_frame(buffer: memoryview, offset: int, name: str) -> tuple[bytes, int]:
     try:
         facts = lz4.frame.get_frame_info(buffer)
-        if facts["skippable"] or not 0 < facts["content_size"] <= _LARGEST_FRAME:
+        if facts["skippable"] or not 0 < facts["content_size"] <= _LARGEST_CONTENT:
             raise FormatDamaged(file=name, reason=f"the frame at {offset} is not one of ours")
         content, used = lz4.frame.decompress(buffer, return_bytes_read=True)
     except (RuntimeError, EOFError) as error:

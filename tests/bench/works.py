@@ -63,11 +63,14 @@ def measured(plan: Plan) -> Iterator[Sample]:
         _say(f"{name}: {corpus.files:,} files, {corpus.bytes:,} bytes")
         for number in range(plan.rounds + 1):
             yield from _round(plan, corpus, number)
+        # Not before: ext4 searches long for an inode that was not in use a moment ago.
+        for number in range(plan.rounds + 1):
+            shutil.rmtree(_homes(plan, number))
         shutil.rmtree(corpus.path)
 
 
 def _round(plan: Plan, corpus: Corpus, number: int) -> Iterator[Sample]:
-    homes = plan.folder / "homes"
+    homes = _homes(plan, number)
     for contender in plan.contenders:
         _prepare(contender, corpus, homes)
     for work in plan.works:
@@ -78,7 +81,11 @@ def _round(plan: Plan, corpus: Corpus, number: int) -> Iterator[Sample]:
         for contender in plan.contenders[:: -1 if number % 2 else 1]:
             if work in contender.commands:
                 yield _sample(plan, corpus, number, work, contender)
-    shutil.rmtree(homes)
+
+
+def _homes(plan: Plan, number: int) -> Path:
+    """Return the folder of all that the contenders make in a round."""
+    return plan.folder / f"homes {number}"
 
 
 def _prepare(contender: Contender, corpus: Corpus, homes: Path) -> None:
@@ -90,9 +97,9 @@ def _prepare(contender: Contender, corpus: Corpus, homes: Path) -> None:
 
 
 def _sample(plan: Plan, corpus: Corpus, number: int, work: str, contender: Contender) -> Sample:
-    homes = plan.folder / "homes"
-    home, dest = homes / contender.name, plan.folder / "dest"
-    dest.mkdir()
+    homes = _homes(plan, number)
+    home, dest = homes / contender.name, homes / "restored" / f"{work} {contender.name}"
+    dest.mkdir(parents=True)
     if plan.fill:
         measure.fill_memory(plan.folder / "filler")
     reads = (
@@ -101,11 +108,10 @@ def _sample(plan: Plan, corpus: Corpus, number: int, work: str, contender: Conte
         else str(homes / _stored_by(contender))
     )
     measure.read_all(reads)
-    env = _env(contender, corpus, homes)
+    env = {**_env(contender, corpus, homes), "DEST": str(dest)}
     run = measure.run(contender.commands[work], env, home / "log", memory=number == 0)
     if contender == PROGRAM and work == "restore" and number == 0:
         assert_same_tree(Path(corpus.path), dest / corpus.name)
-    shutil.rmtree(dest)
     sample = Sample(corpus=corpus.name, work=work, contender=contender.name, round=number, run=run)
     _tell(sample, home / "log")
     return sample
@@ -123,7 +129,6 @@ def _env(contender: Contender, corpus: Corpus, homes: Path) -> dict[str, str]:
         "NAME": corpus.name,
         "FOLDER": corpus.folder,
         "MEDIUM": str(homes / PROGRAM.name / "medium"),
-        "DEST": str(homes.parent / "dest"),
     }
 
 
