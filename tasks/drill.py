@@ -6,13 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from tasks.catalog.metadata import facts_of
 from tasks.catalog.sample import Limits, draw
-from tasks.catalog.selection import Portion, Selected, pick, table_keys, words_of
+from tasks.catalog.selection import Need, Portion, Selected, pick, table_keys, words_of
 from tasks.catalog.store import Store
 from tasks.catalog.unpacking import is_right
 from tasks.media.cartridge import Cartridge
@@ -113,19 +112,18 @@ class _AtHand:
         """Return the serial of the cartridge that gives an archive, which has to be there."""
         return next(serial for serial in selected.holders[archive] if serial in self.cartridges)
 
-    def given(self, selected: Selected, needs: Any) -> dict[int, int]:
+    def given(self, selected: Selected, needs: list[Need]) -> dict[int, int]:
         """Add up the bytes that come from each cartridge."""
         found: dict[int, int] = {}
         for need in needs:
-            serial = self.giver(selected, need["archive"])
-            found[serial] = found.get(serial, 0) + int(need["length"])
+            serial = self.giver(selected, need.archive)
+            found[serial] = found.get(serial, 0) + need.length
         return found
 
-    def guilty(self, selected: Selected, needs: Any) -> list[tuple[int, str]]:
+    def guilty(self, selected: Selected, needs: list[Need]) -> list[tuple[int, str]]:
         """Return the archives with a stretch that is not as it was written, or else all."""
         suspects = [
-            (self.giver(selected, need["archive"]), selected.archives[need["archive"]])
-            for need in needs
+            (self.giver(selected, need.archive), selected.archives[need.archive]) for need in needs
         ]
         bad = {
             (serial, archive)
@@ -156,7 +154,7 @@ def _trials(
         path = names[row].decode("utf-8", "replace")
         wrong = None if found == "attributes" and path in poor else found
         low, high = np.searchsorted(by_row["row"], [row, row + 1])
-        needs = by_row[low:high]
+        needs = list(Need.each(by_row[low:high]))
         yield Trial(
             path=path,
             given=at_hand.given(selected, needs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -292,7 +292,7 @@ def _needs(rows: pa.Table) -> tuple[Any, list[str]]:
     order = np.array([rank[name] for name in codes], np.int32)
     if len(needs):
         needs["archive"] = order[needs["archive"]]
-    return np.sort(needs, order=["archive", "frame", "skip"]), names
+    return needs[np.lexsort((needs["skip"], needs["frame"], needs["archive"]))], names
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -328,6 +328,19 @@ def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any
     return found
 
 
-def sha256_of(need: Any) -> bytes:
-    """Return the digest of a stretch; numpy's fixed strings lose their trailing zero bytes."""
-    return bytes(need["sha256"]).ljust(32, b"\0")
+class Need(NamedTuple):
+    """A stretch of content that is needed, as Python has it; `offset` is its place in the file."""
+
+    row: int
+    archive: int
+    frame: int
+    skip: int
+    length: int
+    offset: int
+    sha256: bytes
+
+    @classmethod
+    def each(cls, needs: Any) -> Iterator[Need]:
+        """Yield stretches; numpy's fixed strings have lost their trailing zero bytes."""
+        for row, archive, frame, skip, length, offset, sha256 in needs.tolist():
+            yield cls(row, archive, frame, skip, length, offset, sha256.ljust(32, b"\0"))

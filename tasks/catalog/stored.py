@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.catalog.selection import Selected, sha256_of
+from tasks.catalog.selection import Need, Selected
 from tasks.formats.archive import ContentReader
 from tasks.media.stable import zeros
 from tasks.media.untrusted import open_untrusted
@@ -23,21 +23,21 @@ class StoredFile:
 
     size: int
     sha256: bytes | None
-    needs: Any
+    needs: list[Need]
 
     @property
     def is_whole(self) -> bool:
         """Whether all of it is one stretch, whose hash then is that of the file."""
-        return len(self.needs) == 1 and int(self.needs["length"][0]) == self.size
+        return len(self.needs) == 1 and self.needs[0].length == self.size
 
     def extents(self) -> list[tuple[int, int]]:
         """Return (offset, length) of its data in bytes; holes lie between them and at the end."""
         found: list[tuple[int, int]] = []
-        for offset, length in self.needs[["offset", "length"]].tolist():
-            if found and sum(found[-1]) == offset:
-                found[-1] = (found[-1][0], found[-1][1] + length)
+        for need in self.needs:
+            if found and sum(found[-1]) == need.offset:
+                found[-1] = (found[-1][0], found[-1][1] + need.length)
             else:
-                found.append((offset, length))
+                found.append((need.offset, need.length))
         return found
 
 
@@ -66,7 +66,8 @@ class StoredFiles:
     def file(self, row: int) -> StoredFile:
         """Return the file of a row."""
         low, high = np.searchsorted(self._needs["row"], [row, row + 1])
-        return StoredFile(int(self._sizes[row]), self._digests[row].as_py(), self._needs[low:high])
+        needs = list(Need.each(self._needs[low:high]))
+        return StoredFile(int(self._sizes[row]), self._digests[row].as_py(), needs)
 
     def stretches(self, file: StoredFile) -> Iterator[tuple[int, Iterator[memoryview]]]:
         """Yield offset and pieces of every stretch of data, in order; each is to be used up.
@@ -77,15 +78,15 @@ class StoredFiles:
         whole = hashlib.sha256()
         position = 0
         for need in file.needs:
-            offset, pieces = int(need["offset"]), self._pieces(need)
-            if offset < position:
+            pieces = self._pieces(need)
+            if need.offset < position:
                 raise FormatDamaged(file="the catalog", reason="parts of a file overlap in it")
             if file.is_whole or file.sha256 is None:
-                yield offset, pieces
+                yield need.offset, pieces
             else:
-                _feed_zeros(whole, offset - position)
-                yield offset, _fed(whole, pieces)
-            position = offset + int(need["length"])
+                _feed_zeros(whole, need.offset - position)
+                yield need.offset, _fed(whole, pieces)
+            position = need.offset + need.length
         if position > file.size:
             raise FormatDamaged(file="the catalog", reason="a file in it is larger than its size")
         self._check(file, whole, file.size - position)
@@ -93,17 +94,15 @@ class StoredFiles:
     def _check(self, file: StoredFile, whole: Any, rest: int) -> None:
         if file.sha256 is None:  # a manifest made of archives does not know it
             return
-        digest = sha256_of(file.needs[0]) if file.is_whole else None
+        digest = file.needs[0].sha256 if file.is_whole else None
         if digest is None:
             _feed_zeros(whole, rest)
             digest = whole.digest()
         if digest != file.sha256:
             raise FormatDamaged(file="the file", reason="put together it is not what was stored")
 
-    def _pieces(self, need: Any) -> Iterator[memoryview]:
-        reader = self._open(int(need["archive"]))
-        frame, skip, length = (int(need[name]) for name in ("frame", "skip", "length"))
-        return reader.checked(frame, skip, length, sha256_of(need))
+    def _pieces(self, need: Need) -> Iterator[memoryview]:
+        return self._open(need.archive).checked(need.frame, need.skip, need.length, need.sha256)
 
     def _open(self, number: int) -> ContentReader:
         if number == self._number and self._reader is not None:

@@ -6,11 +6,10 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from tasks.catalog.selection import Selected
+from tasks.catalog.selection import Need, Selected
 from tasks.media.destination import Destination
 from tasks.media.draft import PART, shared_path
 
@@ -43,7 +42,7 @@ def take_up(
         part = shared_path(paths[row], digests[row].as_py())
         if part in parts:
             mine = np.flatnonzero(needs["row"] == row)
-            right, size = _check(place, part, needs[mine])
+            right, size = _check(place, part, list(Need.each(needs[mine])))
             if right is not None:
                 parts.discard(part)
                 done[mine] = right
@@ -58,7 +57,7 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-def _check(place: Destination, part: bytes, needs: Any) -> tuple[list[bool] | None, int]:
+def _check(place: Destination, part: bytes, needs: list[Need]) -> tuple[list[bool] | None, int]:
     """Return which stretches are right, and the bytes on disk; None where holes are not empty.
 
     Neither is a file to go on with that has another name elsewhere.
@@ -70,27 +69,27 @@ def _check(place: Destination, part: bytes, needs: Any) -> tuple[list[bool] | No
         status = os.fstat(fd)
         if status.st_nlink != 1 or not _is_empty_between(fd, status.st_size, needs):
             return None, 0
-        right = [_digest(fd, n) == bytes(n["sha256"]).ljust(32, b"\0") for n in needs]
+        right = [_digest(fd, need) == need.sha256 for need in needs]
         return right, status.st_blocks * 512
     finally:
         os.close(fd)
 
 
-def _digest(fd: int, need: Any) -> bytes:
+def _digest(fd: int, need: Need) -> bytes:
     digest = hashlib.sha256()
-    offset, length = int(need["offset"]), int(need["length"])
+    offset, length = need.offset, need.length
     while length > 0 and (piece := os.pread(fd, min(length, _PIECE), offset)):
         digest.update(piece)
         offset, length = offset + len(piece), length - len(piece)
     return digest.digest()
 
 
-def _is_empty_between(fd: int, size: int, needs: Any) -> bool:
+def _is_empty_between(fd: int, size: int, needs: list[Need]) -> bool:
     at = 0
-    for need in np.sort(needs, order="offset"):
-        if not _is_empty(fd, at, int(need["offset"])):
+    for need in sorted(needs, key=lambda need: need.offset):
+        if not _is_empty(fd, at, need.offset):
             return False
-        at = int(need["offset"]) + int(need["length"])
+        at = need.offset + need.length
     return _is_empty(fd, at, size)
 
 

@@ -6,13 +6,12 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.catalog.metadata import facts_of
-from tasks.catalog.selection import Selected, sha256_of
+from tasks.catalog.selection import Need, Selected
 from tasks.formats.archive import ContentReader
 from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
@@ -77,20 +76,20 @@ class Unpacker:
         facts = facts_of(self._selected.rows.take(pa.array(mine["row"])))
         with file:
             reader = ContentReader(file, name)
-            for need, entry in zip(mine, facts, strict=True):
+            for need, entry in zip(Need.each(mine), facts, strict=True):
                 try:
                     self._one_content(need, entry, reader, done)
                 except FormatDamaged:
-                    done.damaged.add(int(need["row"]))
+                    done.damaged.add(need.row)
                 except OSError as error:
-                    done.failed[int(need["row"])] = reason_for_one(error)
+                    done.failed[need.row] = reason_for_one(error)
         return done
 
-    def _one_content(self, need: Any, entry: Facts, reader: ContentReader, done: Unpacked) -> None:
-        row, length = int(need["row"]), int(need["length"])
-        pieces = reader.checked(int(need["frame"]), int(need["skip"]), length, sha256_of(need))
+    def _one_content(self, need: Need, entry: Facts, reader: ContentReader, done: Unpacked) -> None:
+        row, length = need.row, need.length
+        pieces = reader.checked(need.frame, need.skip, length, need.sha256)
         if length != self._sizes[row]:
-            self._write_part(row, int(need["offset"]), pieces)
+            self._write_part(row, need.offset, pieces)
             return
         draft = self._place.write_file(self._paths[row], pieces)
         draft.publish(entry)
@@ -112,12 +111,13 @@ class Unpacker:
             os.close(fd)
 
 
-def is_right(path: str, need: Any) -> bool:
+def is_right(path: str, need: Need) -> bool:
     """Whether an archive still has a stretch of content as it was written."""
-    place = int(need["frame"]), int(need["skip"]), int(need["length"])
     try:
         with open_untrusted(path) as file:
-            for _ in ContentReader(file, path).checked(*place, sha256_of(need)):
+            for _ in ContentReader(file, path).checked(
+                need.frame, need.skip, need.length, need.sha256
+            ):
                 pass
     except (OSError, FormatDamaged):
         return False

@@ -173,8 +173,7 @@ class Destination:
 
     def _draft_name(self) -> bytes:
         self._drafts += 1
-        number = b"%d-%d" % (self._process, self._drafts)
-        return b".cartridge-%s-%s.tmp" % (self._token, number)
+        return b".cartridge-%s-%d-%d.tmp" % (self._token, self._process, self._drafts)
 
     def open_shared(self, path: bytes, digest: bytes | None) -> int:
         """Open a file that several processes put together, to be written at any place.
@@ -298,14 +297,15 @@ class Destination:
 
     def settle_folder(self, path: bytes, facts: Facts) -> None:
         """Give a folder its metadata, once nothing more is written into it."""
-        fd = self._open_folder(path)
+        parent, name = self.at(path)
+        fd = os.open(name, _FOLDER, dir_fd=parent)
         # It may have been made below a folder that hands things down.
-        self._settler.inherits = True
+        inherits, self._settler.inherits = self._settler.inherits, True
         try:
             self.settle(fd, facts)
         finally:
             os.close(fd)
-            self.forget_parent()
+            self._settler.inherits = inherits
 
     def settle(self, fd: int, facts: Facts) -> None:
         """Give an open file or folder its metadata."""
