@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from tasks.catalog.metadata import facts_of, root_facts
 from tasks.catalog.present import find_present
 from tasks.catalog.selection import Portion, Selected, table_keys, words_of
 from tasks.catalog.takingup import take_up
-from tasks.catalog.unpacking import Unpacker, reason_for_one
+from tasks.catalog.unpacking import Unpacker, reason_for_one, shares
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
 from tasks.media.metadata import Facts
@@ -213,18 +213,16 @@ class _Restoring:
         if serial not in self._result.cartridges:
             self._result.cartridges.append(serial)
         unpacker = Unpacker(self._place, self._selected, self._paths)
-        jobs = [
-            functools.partial(unpacker.unpack, cartridge.path, number, self._again.get(number))
-            for number in archives
-        ]
+        mine = shares(self._needs_of(archives), self._workers)
+        jobs = [functools.partial(unpacker.unpack, cartridge.path, share) for share in mine]
         spoiled: dict[int, set[int]] = {}
-        for number, done in zip(archives, in_processes(jobs, self._workers), strict=True):
+        for share, done in zip(mine, in_processes(jobs, self._workers), strict=True):
             self._result.files += done.files
             self._result.bytes += done.bytes
             self._note_all(done.not_kept)
             self._failed |= done.failed
             if done.damaged:
-                spoiled[number] = done.damaged
+                spoiled.setdefault(int(share["archive"][0]), set()).update(done.damaged)
         is_gone = bool(spoiled) and serial not in loader.present()
         again = set()
         for number, rows in spoiled.items():
@@ -236,6 +234,14 @@ class _Restoring:
             else:
                 self._bad |= rows
         return again
+
+    def _needs_of(self, archives: list[int]) -> Any:
+        """Return what is still to be read of some archives."""
+        needs = self._selected.needs
+        wanted = np.isin(needs["archive"], archives)
+        for number, rows in self._again.items():
+            wanted &= (needs["archive"] != number) | np.isin(needs["row"], list(rows))
+        return needs[wanted]
 
     def _finish_files(self) -> None:
         """Publish the files that were put together, and make the empty ones."""

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,8 @@ _OF_ONE = (
     *(errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EFBIG, errno.ENOENT, errno.ENOTEMPTY),
     *(errno.EPERM, errno.EACCES, errno.EEXIST, errno.EISDIR, errno.EBUSY, errno.ETXTBSY),
 )
+# Bytes of content: less is not worth another reading of what lies around it.
+_LEAST_SHARE = 4 << 20
 
 
 @dataclass(slots=True)
@@ -46,6 +49,19 @@ def reason_for_one(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def shares(needs: Any, processes: int) -> list[Any]:
+    """Cut what is needed, sorted by archive and place, so that all processes have their share.
+
+    None reaches over two archives, and none ends in the middle of a frame.
+    """
+    share = max(_LEAST_SHARE, int(needs["length"].sum()) // (2 * processes))
+    archives, places = needs["archive"], needs["frame"]
+    frames = np.flatnonzero(np.diff(places, prepend=-1) | np.diff(archives, prepend=-1))
+    before = (np.cumsum(needs["length"]) - needs["length"])[frames] // share
+    cuts = frames[1:][(np.diff(before) > 0) | (np.diff(archives[frames]) > 0)]
+    return [each for each in np.split(needs, cuts) if len(each)]
+
+
 class Unpacker:
     """Restores contents at `paths`, by row; works in forked processes."""
 
@@ -55,19 +71,14 @@ class Unpacker:
         self._paths = paths
         self._sizes = selected.rows.column("size").to_numpy()
 
-    def unpack(self, cartridge: str, number: int, only: set[int] | None) -> Unpacked:
-        """Restore what one archive on a cartridge has of all rows, or of some only.
+    def unpack(self, cartridge: str, mine: Any) -> Unpacked:
+        """Restore some of what is needed of one archive on a cartridge.
 
         Files that lie in several archives are put together in drafts.
         """
         self._place.forget_parent()
-        needs = self._selected.needs
-        low, high = np.searchsorted(needs["archive"], [number, number + 1])
-        mine = needs[low:high]
-        if only is not None:
-            mine = mine[np.isin(mine["row"], list(only))]
         done = Unpacked()
-        name = self._selected.archives[number]
+        name = self._selected.archives[mine["archive"][0]]
         try:
             file = open_untrusted(os.path.join(cartridge, name))
         except (OSError, FormatDamaged):
