@@ -1,6 +1,7 @@
 """The works: what is done to each corpus, in rounds, by one contender after the other."""
 
 import dataclasses
+import os
 import shutil
 import sys
 import time
@@ -63,7 +64,7 @@ def measured(plan: Plan) -> Iterator[Sample]:
         _say(f"{name}: {corpus.files:,} files, {corpus.bytes:,} bytes")
         for number in range(plan.rounds + 1):
             yield from _round(plan, corpus, number)
-        # Not before: ext4 searches long for an inode that was not in use a moment ago.
+        # Not before: ext4 searches long for inodes that were not in use a moment ago.
         for number in range(plan.rounds + 1):
             shutil.rmtree(_homes(plan, number))
         shutil.rmtree(corpus.path)
@@ -81,6 +82,8 @@ def _round(plan: Plan, corpus: Corpus, number: int) -> Iterator[Sample]:
         for contender in plan.contenders[:: -1 if number % 2 else 1]:
             if work in contender.commands:
                 yield _sample(plan, corpus, number, work, contender)
+    for contender in plan.contenders:
+        shutil.rmtree(homes / contender.name)
 
 
 def _homes(plan: Plan, number: int) -> Path:
@@ -108,6 +111,7 @@ def _sample(plan: Plan, corpus: Corpus, number: int, work: str, contender: Conte
         else str(homes / _stored_by(contender))
     )
     measure.read_all(reads)
+    os.sync()  # what others have written is nothing that this one should wait for
     env = {**_env(contender, corpus, homes), "DEST": str(dest)}
     run = measure.run(contender.commands[work], env, home / "log", memory=number == 0)
     if contender == PROGRAM and work == "restore" and number == 0:
