@@ -64,6 +64,8 @@ class Destination:
     def alone(self) -> Iterator[None]:
         """Keep other restores out while the block runs: they would sweep our drafts away.
 
+        Nothing below is held open when it has ended.
+
         Raises BlockingIOError where another one is at work.
         """
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -76,6 +78,7 @@ class Destination:
                 pass  # a place without locks
             yield
         finally:
+            self.forget_parent()
             os.close(fd)
 
     def take_not_kept(self) -> list[str]:

@@ -20,7 +20,14 @@ import pytest
 from tests.helpers.catalogs import add_archives, add_numbered, make_profile
 from tests.helpers.compare import assert_same_tree, snapshot_of, without
 from tests.helpers.damage import put_back
-from tests.helpers.mounts import can_mount, is_mounted, mounted, start_mount, unmount
+from tests.helpers.mounts import (
+    can_mount,
+    is_mounted,
+    may_everybody_mount,
+    mounted,
+    start_mount,
+    unmount,
+)
 from tests.helpers.processes import end_of
 from tests.helpers.program import Program
 from tests.helpers.trees import funny_farm, small_tree
@@ -354,6 +361,7 @@ def test_what_is_missing_is_named_with_what_to_do(
         assert words in error["message"]
 
 
+@pytest.mark.skipif(not may_everybody_mount(), reason="only root may open /dev/fuse here")
 def test_a_user_mounts_too(as_nobody: Program, commons: Path) -> None:
     source, cartridge, folder = commons / "source", commons / "c1", commons / "mnt"
     for path in (source, cartridge, folder):

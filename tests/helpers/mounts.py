@@ -15,6 +15,10 @@ def can_mount() -> bool:
     return os.path.exists("/dev/fuse")
 
 
+def may_everybody_mount() -> bool:
+    return can_mount() and os.stat("/dev/fuse").st_mode & 0o006 == 0o006
+
+
 def is_mounted(folder: Path) -> bool:
     """Whether the kernel has a mount there, dead or alive."""
     return f" {folder} " in Path("/proc/mounts").read_text("utf-8", "replace")

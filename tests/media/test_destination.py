@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,8 +67,10 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(root: Path) -> Destination:
-    return Destination(os.fsencode(root))
+def place(root: Path) -> Iterator[Destination]:
+    place = Destination(os.fsencode(root))
+    yield place
+    place.forget_parent()
 
 
 @each_deed
@@ -382,3 +384,13 @@ def test_few_descriptors_are_open(root: Path, place: Destination) -> None:
         place.settle_folder(b"%d" % number, facts(0o755))
     place.forget_parent()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_is_held_open_when_a_restore_has_ended(root: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    place = Destination(os.fsencode(root))
+    with place.alone():
+        place.make_folder(b"d")
+        write(place, b"d/f", b"content")
+        place.settle_folder(b"d", facts(0o755))
+    assert set(os.listdir("/proc/self/fd")) <= before
