@@ -21,7 +21,7 @@ from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
 from tasks.formats import tar
 from tasks.formats.archive import FRAME, SUFFIX, part_name
-from tasks.formats.chunks import cut
+from tasks.formats.chunks import Cutter
 from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
 from tasks.media.processes import keep_memory
@@ -98,6 +98,7 @@ class Packer:
         self._inodes = {scan.root.source: scan.root_inode for scan in summaries(run)}
         self._spool = Spool(run.spool, spool_limit(request, plan, run), largest_archive(plan))
         self._stored = StoredIndex(run.path("stored.idx"))
+        self._cutter = Cutter(plan.cutting)
         self._batch_bytes = min(FRAME, plan.archive_size // 4)
         self._waiting: list[_Read] = []
         self._waiting_bytes = 0
@@ -290,7 +291,7 @@ class Packer:
         for start, length in extents_of(fd, facts.st_size):
             add_hole(recipe, whole, start - position)
             position = start
-            for chunk in cut(extent_reader(fd, start, length), self._plan.cutting):
+            for chunk in self._cutter.cut(extent_reader(fd, start, length)):
                 whole.update(chunk)
                 digest = hashlib.sha256(chunk).digest()
                 self._store_chunk(entry, position, facts, chunk, digest)

@@ -14,31 +14,38 @@ from tasks.model.words import Cutting
 _WINDOW = 32 << 20
 
 
-def cut(read: Callable[[memoryview], int], cutting: Cutting) -> Iterator[memoryview]:
-    """Yield the chunks of a stream, in order, each good until the next one is asked for.
+class Cutter:
+    """Cuts one stream after the other: all pass through the same buffer."""
 
-    `read(buffer)` fills the front of a buffer and returns how many bytes, 0 at the end. The cuts
-    depend on the bytes alone, not on how the stream was read.
-    """
-    from fastcdc import fastcdc  # brings a command line of its own along
+    def __init__(self, cutting: Cutting) -> None:
+        self._cutting = cutting
+        self._window = large_buffer(max(_WINDOW, 2 * cutting.maximum))
 
-    window = large_buffer(max(_WINDOW, 2 * cutting.maximum))
-    filled = 0
-    ended = False
-    while not ended:
-        while not ended and filled < len(window):
-            count = read(window[filled:])
-            ended = not count
-            filled += count
-        start = 0
-        chunks = fastcdc(window[:filled], cutting.minimum, cutting.average, cutting.maximum)
-        # Where less than the longest chunk is left, more of the stream could move the cut.
-        while start < filled and (ended or filled - start >= cutting.maximum):
-            length = next(chunks).length
-            yield window[start : start + length]
-            start += length
-        window[: filled - start] = window[start:filled]
-        filled -= start
+    def cut(self, read: Callable[[memoryview], int]) -> Iterator[memoryview]:
+        """Yield the chunks of a stream, in order, each good until the next one is asked for.
+
+        `read(buffer)` fills the front of a buffer and returns how many bytes, 0 at the end. The
+        cuts depend on the bytes alone, not on how the stream was read.
+        """
+        from fastcdc import fastcdc  # brings a command line of its own along
+
+        window, bounds = self._window, self._cutting
+        filled = 0
+        ended = False
+        while not ended:
+            while not ended and filled < len(window):
+                count = read(window[filled:])
+                ended = not count
+                filled += count
+            start = 0
+            chunks = fastcdc(window[:filled], bounds.minimum, bounds.average, bounds.maximum)
+            # Where less than the longest chunk is left, more of the stream could move the cut.
+            while start < filled and (ended or filled - start >= bounds.maximum):
+                length = next(chunks).length
+                yield window[start : start + length]
+                start += length
+            window[: filled - start] = window[start:filled]
+            filled -= start
 
 
 def cutting_for(split_size: int, smallest_capacity: int | None, archive_size: int) -> Cutting:

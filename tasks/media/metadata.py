@@ -51,7 +51,7 @@ class Settler:
         """Give an open file or folder its metadata: the owner first, the times last."""
         is_owned = self._own(lambda uid, gid: os.chown(fd, uid, gid), facts)
         self._drop_inherited(fd, facts)
-        late = facts.xattrs and [pair for pair in facts.xattrs if pair[0].startswith(_ACL)]
+        late = [pair for pair in facts.xattrs if pair[0].startswith(_ACL)]
         for name, value in facts.xattrs:
             if not name.startswith(_ACL):
                 self._set_xattr(fd, name, value)

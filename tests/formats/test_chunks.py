@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.formats import chunks
-from tasks.formats.chunks import cut, cutting_for
+from tasks.formats.chunks import Cutter, cutting_for
 from tasks.model.words import Cutting
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -53,7 +53,7 @@ def reader(data: bytes, sizes: Iterable[int] = ()) -> Callable[[memoryview], int
 
 
 def pieces(data: bytes, cutting: Cutting, sizes: Iterable[int] = ()) -> list[bytes]:
-    return [bytes(chunk) for chunk in cut(reader(data, sizes), cutting)]
+    return [bytes(chunk) for chunk in Cutter(cutting).cut(reader(data, sizes))]
 
 
 def digests(data: bytes, cutting: Cutting) -> list[str]:
@@ -120,6 +120,12 @@ def test_a_byte_put_in_keeps_nearly_all_chunks(noise: bytes, place: int) -> None
     after = digests(noise[:place] + b"!" + noise[place:], SMALL)
     assert len(set(after) - set(before)) <= 3
     assert len(before) > 300
+
+
+def test_streams_that_one_cutter_cuts_leave_nothing_for_each_other(noise: bytes) -> None:
+    cutter = Cutter(SMALL)
+    for data in (noise, noise[:100_000], b"", noise[5:300_000]):
+        assert list(map(bytes, cutter.cut(reader(data)))) == pieces(data, SMALL)
 
 
 def test_a_byte_changed_keeps_nearly_all_chunks(noise: bytes) -> None:
