@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
 
 from pipelines.report import printable
 from tasks.catalog.progress import Report, reports
@@ -56,12 +55,12 @@ def _be_watcher(run: Run, parent: int) -> None:
         killed_with_parent(parent)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _stop)
+        # Held back and asked for: a handler that raised would cut into what is being drawn.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if sys.stderr.isatty():
             _draw(run)
         else:
             _print(run)
-    except SystemExit:
         code = 0
     except BaseException:  # a bar is not worth a backup
         pass
@@ -69,8 +68,9 @@ def _be_watcher(run: Run, parent: int) -> None:
         os._exit(code)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+def _told_to_stop(within: float) -> bool:
+    """Wait that many seconds for the word to stop; return whether it came."""
+    return signal.sigtimedwait({signal.SIGTERM}, within) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,7 @@ def _together(run: Run, title: str, mine: list[Report]) -> Line:
 
 def _print(run: Run) -> None:
     began = time.monotonic()
-    while True:
-        time.sleep(_LINES)
+    while not _told_to_stop(within=_LINES):
         seconds = time.monotonic() - began
         told = [_text(line, line.done / seconds) for line in lines(run)]
         if told:
@@ -176,7 +175,7 @@ def _draw(run: Run) -> None:
     with Progress(
         *columns, console=Console(stderr=True), transient=True, refresh_per_second=4
     ) as progress:
-        while os.path.exists(run.path("request.json")):
+        while os.path.exists(run.path("request.json")) and not _told_to_stop(within=_BARS):
             for line in lines(run):
                 if line.title not in bars:
                     bars[line.title] = progress.add_task(
@@ -185,7 +184,6 @@ def _draw(run: Run) -> None:
                 bar = bars[line.title]
                 progress.update(bar, completed=line.done, total=line.total or None)
                 _label(progress.tasks[progress.task_ids.index(bar)], line)
-            time.sleep(_BARS)
 
 
 def _label(task: object, line: Line) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from tests.helpers.compare import assert_same_tree
 from tests.helpers.media import fill
 from tests.helpers.processes import Process
 from tests.helpers.program import Program
-from tests.helpers.terminal import ENTER, Terminal, end_of, screen_after, terminals
+from tests.helpers.terminal import COLUMNS, ENTER, ROWS, Terminal, end_of, screen_after, terminals
 
 BAR = "━"
 AMOUNT = r"[\d.]+ [kMGT]?B"
@@ -138,6 +139,48 @@ def test_no_bar_stands_where_a_question_is_asked(
     assert left[0].startswith("Waiting for cartridge home 2")
     assert "press Enter" in left[-1]
     assert not [line for line in left if BAR in line]
+
+
+_AT_A_SLOW_TERMINAL = """
+import sys, time
+from pipelines.watch import watching
+from tasks.catalog.runs import Place, Run
+
+class Slow:
+    def write(self, text):
+        sys.__stderr__.write(text)
+        sys.__stderr__.flush()
+        time.sleep(0.03)
+
+    def __getattr__(self, name):
+        return getattr(sys.__stderr__, name)
+
+import rich.progress
+sys.stderr = Slow()
+for n in range(30):
+    with watching(Run(Place(sys.argv[1], "home"), sys.argv[2])):
+        time.sleep(0.25 + 0.01 * n)
+    print("question", flush=True)
+"""
+
+
+def test_bars_are_wiped_away_at_whatever_moment_they_have_to_go(run: Run, tmp_path: Path) -> None:
+    report(run, "ScanSource", "ScanSource_a", 300, 1000, "entries")
+    report(run, "PackArchive", "PackArchive_1", 1_000_000, 10_000_000, "bytes")
+    report(run, "WriteCartridge", "Write_1", 1_000_000, 4_000_000, "bytes", "cartridge home 1")
+    Path(run.path("request.json")).write_text("{}")
+    command = ["-c", _AT_A_SLOW_TERMINAL, str(tmp_path), run.snapshot]
+    child = pexpect.spawn(
+        sys.executable,
+        command,
+        env=os.environ | {"TERM": "xterm"},
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(ROWS, COLUMNS),
+    )
+    child.expect(pexpect.EOF)
+    assert BAR in child.before
+    assert screen_after(child.before) == ["question"] * 30
 
 
 # ---- no bars
