@@ -34,6 +34,24 @@ NEED = np.dtype(
 )
 
 
+class Need(NamedTuple):
+    """A stretch of content that is needed, as Python has it; `offset` is its place in the file."""
+
+    row: int
+    archive: int
+    frame: int
+    skip: int
+    length: int
+    offset: int
+    sha256: bytes
+
+    @classmethod
+    def each(cls, needs: Any) -> Iterator[Need]:
+        """Yield stretches; numpy's fixed strings have lost their trailing zero bytes."""
+        for row, archive, frame, skip, length, offset, sha256 in needs.tolist():
+            yield cls(row, archive, frame, skip, length, offset, sha256.ljust(32, b"\0"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portion:
     """How many files some archives give, if only in part, and how many bytes."""
@@ -326,21 +344,3 @@ def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any
     found["length"], found["offset"] = lengths[data], offsets[data]
     found["sha256"] = np.array(parts.field("sha256").filter(pa.array(data)).to_pylist(), "S32")
     return found
-
-
-class Need(NamedTuple):
-    """A stretch of content that is needed, as Python has it; `offset` is its place in the file."""
-
-    row: int
-    archive: int
-    frame: int
-    skip: int
-    length: int
-    offset: int
-    sha256: bytes
-
-    @classmethod
-    def each(cls, needs: Any) -> Iterator[Need]:
-        """Yield stretches; numpy's fixed strings have lost their trailing zero bytes."""
-        for row, archive, frame, skip, length, offset, sha256 in needs.tolist():
-            yield cls(row, archive, frame, skip, length, offset, sha256.ljust(32, b"\0"))

@@ -21,6 +21,8 @@ ARCHIVE_NAME = re.compile(r"archives/[0-9TZ]+/[0-9]+\.tar\.lz4")
 _LARGEST_CONTENT = 64 << 20
 # What one takes on the medium at most.
 _LONGEST_FRAME = FRAME + (1 << 20)
+# Holds a whole frame, wherever in what was read in one go it begins.
+_WINDOW = 2 * _LONGEST_FRAME
 _LONGEST_NAME = 255
 _PARTS_FOLDER = b".cartridge-parts"
 
@@ -111,15 +113,20 @@ def frames_from(file: BinaryIO, offset: int, name: str) -> Iterator[tuple[int, b
 
     Raises FormatDamaged, naming the archive `name`, where a frame is not what was written.
     """
-    window = large_buffer(2 * _LONGEST_FRAME)
+    return _frames(file, offset, name, large_buffer(_WINDOW))
+
+
+def _frames(
+    file: BinaryIO, offset: int, name: str, window: memoryview
+) -> Iterator[tuple[int, bytes]]:
+    """Do it through a buffer of `_WINDOW` bytes that nobody else uses meanwhile."""
     start, stop, ended = 0, 0, False  # what was read and not decoded lies between
     while True:
-        if stop - start < _LONGEST_FRAME and not ended:
+        while stop - start < _LONGEST_FRAME and not ended:
             window[: stop - start] = window[start:stop]
             start, stop = 0, stop - start
             count = _read_at(file, offset + stop, window[stop:][:_LONGEST_FRAME], name)
             stop, ended = stop + count, not count
-            continue
         if start == stop:
             return
         content, used = _one_frame(window[start:stop], offset, name)
@@ -169,6 +176,7 @@ class ContentReader:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
         self._name = name
+        self._window = large_buffer(_WINDOW)
         self._frames: Iterator[tuple[int, bytes]] = iter(())
         self._offset = -1
         self._content = b""
@@ -178,7 +186,7 @@ class ContentReader:
         if min(frame, skip, length) < 0:
             raise FormatDamaged(file=self._name, reason="the manifest has a negative place in it")
         if frame != self._offset:
-            self._frames = self._forward_to(frame)
+            self._frames = _frames(self._file, frame, self._name, self._window)
             self._advance()
         while skip >= len(self._content) and self._content:
             skip -= len(self._content)
@@ -205,9 +213,6 @@ class ContentReader:
             yield piece
         if digest.digest() != sha256:
             raise FormatDamaged(file=self._name, reason="a content in it is not what was stored")
-
-    def _forward_to(self, frame: int) -> Iterator[tuple[int, bytes]]:
-        return frames_from(self._file, frame, self._name)
 
     def _advance(self) -> None:
         self._offset, self._content = next(self._frames, (-1, b""))

@@ -82,6 +82,7 @@ def _round(plan: Plan, corpus: Corpus, number: int) -> Iterator[Sample]:
         for contender in plan.contenders[:: -1 if number % 2 else 1]:
             if work in contender.commands:
                 yield _sample(plan, corpus, number, work, contender)
+    # For room: these are few files, but for those that cp and rsync made.
     for contender in plan.contenders:
         shutil.rmtree(homes / contender.name)
 
