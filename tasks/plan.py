@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 import numpy as np
+import pyarrow.compute as pc
 
 from tasks._base import Stage
 from tasks.catalog.contents import write_index
@@ -15,7 +16,7 @@ from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
 from tasks.diff import DiffManifest
 from tasks.formats.chunks import cutting_for
-from tasks.formats.manifest import batches
+from tasks.formats.manifest import batches, words
 from tasks.model.words import ArchivesPlan, Bundle, CartridgeRow
 
 # A member costs about this much tar besides its content.
@@ -55,7 +56,7 @@ def plan(pack_list: str, request: Request, smallest: int | None) -> ArchivesPlan
     sizes = [np.zeros(0, np.int64)]
     for batch in batches(pack_list, ["type", "size"]):
         size = batch.column("size").to_numpy()
-        is_file = np.asarray(batch.column("type").to_pylist()) == "file"
+        is_file = pc.equal(words(batch.column("type")), "file").to_numpy(zero_copy_only=False)
         sizes.append(np.where(is_file, size, 0) + HEADER)
     weights = np.concatenate(sizes)
     total = int(weights.sum())

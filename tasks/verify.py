@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import luigi
 from tasks._base import Stage
 from tasks.catalog import export, members, placement
 from tasks.catalog.progress import ignore
+from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name, verdict_name
 from tasks.media import locks
 from tasks.media.cartridge import Cartridge
@@ -21,8 +21,7 @@ from tasks.model.units import iso
 from tasks.model.words import WriteReceipt
 from tasks.write import WriteCartridge
 
-# Bytes of earlier archives that are read at least, and the record of those that were damaged.
-_EARLIER = 256 << 20
+# The record of earlier archives that were damaged.
 DAMAGE = "damage.json"
 
 
@@ -82,21 +81,15 @@ def verify_session(
 
 
 def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str, str]:
-    """Choose what is read back: what this run wrote, and archives of earlier runs.
+    """Choose what is read back: the catalog, and archives that nobody has read yet.
 
-    A stick that lies about its size overwrites what it had: when a cartridge is full all of it is
-    read, and before that always some.
+    When a cartridge is full all of it is read.
     """
     sums = expected_sums(cartridge)
-    mine = f"archives/{run.snapshot}/"
-    earlier = [line for line in cartridge.journal() if not line.archive.startswith(mine)]
-    random.Random(run.snapshot).shuffle(earlier)
-    budget = max(_EARLIER, receipt.bytes)
-    for line in () if _is_full(run, receipt) else earlier:
-        budget -= line.bytes
-        if budget < 0:
-            sums.pop(line.archive, None)
-    return sums
+    if _is_full(run, receipt):
+        return sums
+    chosen = to_be_read(run, cartridge).keys() - set(receipt.read_back)
+    return {n: d for n, d in sums.items() if n in chosen or not n.startswith("archives/")}
 
 
 def _is_full(run: Run, receipt: WriteReceipt) -> bool:

@@ -11,6 +11,7 @@ from tasks._base import Stage
 from tasks.catalog import chosen, export, guards, placement
 from tasks.catalog.assembly import assemble
 from tasks.catalog.progress import Meter
+from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name
 from tasks.catalog.setback import take_back, taken_back
 from tasks.catalog.transfer import Transfer, distrusting
@@ -18,6 +19,7 @@ from tasks.diff import summaries
 from tasks.formats.archive import SUFFIX
 from tasks.media.cartridge import Cartridge
 from tasks.media.processes import give_memory_back
+from tasks.media.readback import reading_ahead
 from tasks.model.errors import CartridgeFull, PackAgain, VolumeUnusable
 from tasks.model.units import format_size
 from tasks.model.words import ArchivesPlan, WriteReceipt
@@ -65,11 +67,11 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
                 cartridge.tidy([run.snapshot])
                 guards.reconcile(cartridge, run)
                 cartridge.used()
-        last = _fill(run, cartridges, meter)
+        last, read_back = _fill(run, cartridges, meter), list[str]()
         with distrusting(run, first):
             if last or first.label.serial in run.placed().values():  # placed now, or before a kill
-                last = _seal(run, first, complete=last)
-    return _receipt(run, sequence, first, last=last)
+                last, read_back = _seal(run, first, complete=last)
+    return _receipt(run, sequence, first, last=last, read_back=read_back)
 
 
 def _fill(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str], Meter]) -> bool:
@@ -99,7 +101,9 @@ def _gauge(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str
     return gauge
 
 
-def _receipt(run: Run, sequence: int, cartridge: Cartridge, *, last: bool) -> WriteReceipt:
+def _receipt(
+    run: Run, sequence: int, cartridge: Cartridge, *, last: bool, read_back: list[str]
+) -> WriteReceipt:
     label = cartridge.label
     run.store.alter_cartridge(label.uuid, used=cartridge.used())
     placed = run.placed()
@@ -113,24 +117,24 @@ def _receipt(run: Run, sequence: int, cartridge: Cartridge, *, last: bool) -> Wr
         archives=numbers,
         bytes=sum(sizes[number] for number in numbers),
         last=last,
+        read_back=read_back,
     )
 
 
-def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> bool:
-    """Seal the cartridge; return whether the run is complete with it.
+def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, list[str]]:
+    """Seal the cartridge; return whether the run is complete with it, and what was read back.
 
     Where there is no room for the catalog, the newest archives make room and are packed again.
     """
     while True:
         try:
-            _put_catalog(run, cartridge, complete=complete)
-            return complete
+            return complete, _put_catalog(run, cartridge, complete=complete)
         except CartridgeFull:
             placed = run.placed()
             mine = [n for n, serial in placed.items() if serial == cartridge.label.serial]
             if not mine:
                 cartridge.write_sums()  # some of the catalog may be new, some old
-                return False
+                return False, []
             newest = max(mine)
             cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
             cartridge.tidy([run.snapshot])
@@ -138,14 +142,21 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> bool:
             complete = False
 
 
-def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> None:
-    """Put the catalog on the cartridge: all of it, or what is known while a run goes on."""
+def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> list[str]:
+    """Put the catalog on the cartridge: all of it, or what is known while a run goes on.
+
+    The medium has nothing to do until it is put together: archives are read back meanwhile.
+    Returns the names of those that are as they should be.
+    """
     name = "manifest.parquet" if complete else "partial.parquet"
     manifest, store = run.path(name), run.store
-    assemble(run, summaries(run), manifest, complete=complete)
-    archives = export.write_archives(run)
-    recipe = export.write_recipe_of(run) if complete else None
+    early = to_be_read(run, cartridge) if complete else {}  # a full one is read as a whole
+    with reading_ahead(cartridge, early) as read_back:
+        assemble(run, summaries(run), manifest, complete=complete)
+        archives = export.write_archives(run)
+        recipe = export.write_recipe_of(run) if complete else None
     newest = export.Newest(run.snapshot, manifest, recipe)
     owed = export.owed(cartridge, store, run.snapshot)
     cap = run.request.profile.cartridges.capacity
     export.seal(cartridge, store, newest, archives, owed, cap)
+    return read_back

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.formats.manifest import PARTS, SHA256, batches
+from tasks.formats.manifest import PARTS, SHA256, batches, digest_bytes
 from tasks.media import durable, locks
 from tasks.media.processes import trim_memory
 
@@ -57,7 +57,7 @@ def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:
     for file in contents:
         for batch in batches(file, ["sha256", "archive"]):
             kept = batch.filter(pc.is_in(batch.column("archive"), archives)).column("sha256")
-            pieces.append(np.frombuffer(kept.buffers()[1], "V32", len(kept), 32 * kept.offset))
+            pieces.append(digest_bytes(kept))
     digests = np.concatenate(pieces)
     quads = np.frombuffer(digests.tobytes(), ">u8").astype("<u8").reshape(-1, 4)
     quads = quads[np.argsort(quads[:, 0], kind="stable")]

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from tasks.catalog.contents import CONTENTS, marks
 from tasks.catalog.store import Store
-from tasks.formats.manifest import ROWS, TableWriter, integers, keys, open_table
+from tasks.formats.columns import one
+from tasks.formats.manifest import ROWS, TableWriter, digest_bytes, integers, keys, open_table
 from tasks.media import durable
 from tasks.model.errors import FormatDamaged
 
@@ -59,8 +60,8 @@ def relist(store: Store, manifests: Iterable[Told]) -> dict[str, Held]:
                         writer = stack.enter_context(TableWriter(draft, CONTENTS))
                         lists[snapshot] = _List(writer)
                     _count(held, lists[snapshot].add(rows))
-        for one in lists.values():
-            one.writer.close()
+        for listed in lists.values():
+            listed.writer.close()
     return held
 
 
@@ -84,7 +85,7 @@ class _List:
 
 def _heads(digests: pa.ChunkedArray) -> Any:
     """Return the first 8 bytes of each digest: enough to tell a million of them apart."""
-    return np.frombuffer(b"".join(digests.to_pylist()), ">u8")[::4]
+    return digest_bytes(one(digests)).view(">u8")[::4]
 
 
 def _count(held: dict[str, Held], rows: pa.Table) -> None:

@@ -15,7 +15,7 @@ from tasks.catalog.queries import Spot
 from tasks.catalog.rowgroups import row_groups, rows_at
 from tasks.catalog.store import Store
 from tasks.formats.archive import ARCHIVE_NAME
-from tasks.formats.manifest import SCHEMA, batches, keys, raw_paths, words
+from tasks.formats.manifest import SCHEMA, batches, digest_bytes, keys, raw_paths, words
 from tasks.media.patterns import Selection
 from tasks.model.errors import FormatDamaged, NothingSelected, UsageError
 
@@ -342,5 +342,5 @@ def _batch_needs(batch: pa.RecordBatch, base: int, codes: dict[str, int]) -> Any
         values = pc.fill_null(parts.field(name), 0).to_numpy(zero_copy_only=False)
         found[name] = values[data]
     found["length"], found["offset"] = lengths[data], offsets[data]
-    found["sha256"] = np.array(parts.field("sha256").filter(pa.array(data)).to_pylist(), "S32")
+    found["sha256"] = digest_bytes(parts.field("sha256").filter(pa.array(data))).view("S32")
     return found

@@ -274,6 +274,12 @@ def digests(joined: bytes) -> pa.Array:
     return pa.Array.from_buffers(SHA256, len(joined) // 32, [None, pa.py_buffer(joined)])
 
 
+def digest_bytes(column: pa.Array) -> Any:
+    """Return a column of SHA-256 digests, none of them null, as numpy: 32 bytes each."""
+    joined = column.buffers()[1] if len(column) else b""
+    return np.frombuffer(joined, "V32", len(column), 32 * column.offset)
+
+
 def moments(nanoseconds: np.ndarray[Any, Any]) -> pa.Array:
     """Wrap int64 nanoseconds since 1970 as the timestamp column of a manifest."""
     return pa.array(nanoseconds, pa.int64()).view(MOMENT)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any
@@ -25,31 +26,37 @@ _Buffers = SimpleQueue[memoryview]
 
 def digests_on_medium(
     paths: Iterable[str], seen: Callable[[int], None]
-) -> list[tuple[str | None, int]]:
-    """Return SHA-256 and size of each file as the medium has it, whatever memory has of it.
+) -> Iterator[tuple[str | None, int]]:
+    """Yield SHA-256 and size of each file as the medium has it, whatever memory has of it.
 
     The files are read one after the other in the order given: tapes and disks are slow to change
     between two. The digest is None where a file cannot be read or is no regular one; `seen` is told
     the bytes of every piece.
     """
-    found: list[tuple[Any, int]] = []
     free: _Buffers = SimpleQueue()
     pieces = large_buffer(_PIECE * _PIECES)
     for start in range(0, len(pieces), _PIECE):
         free.put(pieces[start : start + _PIECE])
+    ends: deque[tuple[Future[str] | None, int]] = deque()
     with ExitStack() as stack:
         hashers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(_HASHERS)]
         for number, path in enumerate(paths):
-            digest, size = hashlib.sha256(), 0
+            hasher, digest, size = hashers[number % _HASHERS], hashlib.sha256(), 0
             try:
                 for piece, count in _pieces(path, free):
-                    hashers[number % _HASHERS].submit(_hash, digest, piece, count, free)
+                    hasher.submit(_hash, digest, piece, count, free)
                     size += count
                     seen(count)
-                found.append((digest, size))
+                ends.append((hasher.submit(digest.hexdigest), size))
             except (FormatDamaged, OSError):
-                found.append((None, size))
-    return [(digest and digest.hexdigest(), size) for digest, size in found]
+                ends.append((None, size))
+            if number:
+                yield _end(*ends.popleft())  # that of the one before: the next is read meanwhile
+        yield from (_end(*end) for end in ends)
+
+
+def _end(digest: Future[str] | None, size: int) -> tuple[str | None, int]:
+    return (digest.result() if digest else None), size
 
 
 def _pieces(path: str, free: _Buffers) -> Iterator[tuple[memoryview, int]]:

@@ -70,6 +70,35 @@ def in_processes(jobs: Sequence[Callable[[], Result]], workers: int) -> Iterator
             _jobs.clear()
 
 
+@contextlib.contextmanager
+def beside(job: Callable[[Callable[[Result], None]], None]) -> Iterator[list[Result]]:
+    """Run a job in a forked process for as long as the block lasts, and no longer.
+
+    The job is given what takes its results; those that it had by then are in the list afterwards.
+    It is killed wherever it is, so it must only read.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_do_beside, args=(job, sender.send))
+    results: list[Result] = []
+    child.start()
+    sender.close()
+    try:
+        yield results
+    finally:
+        child.kill()
+        child.join()
+        with receiver, contextlib.suppress(EOFError):
+            while True:
+                results.append(receiver.recv())
+
+
+def _do_beside(job: Callable[[Callable[[Any], None]], None], tell: Callable[[Any], None]) -> None:
+    _begin()
+    with contextlib.suppress(Exception):  # what it could not do, nobody takes for done
+        job(tell)
+
+
 def _run_job(index: int) -> Any:
     return _jobs[index]()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tasks.media import durable
 from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
 from tasks.media.hashing import digests_on_medium
+from tasks.media.processes import beside
 from tasks.model.errors import CartridgeError
 
 # How often a cartridge is read that changes while it is read.
@@ -126,7 +128,7 @@ def _right(cartridge: Cartridge, name: str, candidates: list[str], damaged: set[
     """Return which of several digests a file has, None where it has none of them."""
     if name not in damaged:
         return candidates[0]
-    [(digest, _)] = digests_on_medium([cartridge.file(name)], lambda count: None)
+    [(digest, _)] = digests_on_medium([cartridge.file(name)], _ignore)
     return digest if digest in candidates[1:] else None
 
 
@@ -135,7 +137,30 @@ def read_back(
 ) -> Verdict:
     """Hash the named files as the medium has them, and compare; `seen` counts bytes read."""
     names = sorted(sums)
-    found = digests_on_medium((cartridge.file(name) for name in names), seen)
+    found = list(digests_on_medium((cartridge.file(name) for name in names), seen))
     damaged = [name for name, (digest, _) in zip(names, found, strict=True) if digest != sums[name]]
     archives = sum(name.startswith("archives/") for name in names)
     return Verdict(archives, sum(size for _, size in found), damaged)
+
+
+@contextlib.contextmanager
+def reading_ahead(cartridge: Cartridge, sums: Mapping[str, str]) -> Iterator[list[str]]:
+    """Read files back for as long as the block lasts, which must not write to the cartridge.
+
+    Afterwards the list names those that the medium has as they should be. What is damaged, or was
+    not reached, it does not name: somebody else is to read that, and to say so.
+    """
+    names = list(sums)
+
+    def read(tell: Callable[[str], None]) -> None:
+        found = digests_on_medium((cartridge.file(name) for name in names), _ignore)
+        for name, (digest, _) in zip(names, found, strict=True):
+            if digest == sums[name]:
+                tell(name)
+
+    with beside(read) as done:
+        yield done
+
+
+def _ignore(count: int) -> None:
+    """Count nothing."""

@@ -222,6 +222,8 @@ class WriteReceipt:
     archives: list[str]
     bytes: int
     last: bool
+    # Names of archives on it that were read back while its catalog was put together.
+    read_back: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_every_file_has_its_digest_and_every_byte_is_counted(files: list[Path]) -> None:
     counts: list[int] = []
-    found = digests_on_medium(map(str, files), counts.append)
+    found = list(digests_on_medium(map(str, files), counts.append))
     assert found == [(sha256(path), size) for path, size in zip(files, SIZES, strict=True)]
     assert sum(counts) == sum(SIZES)
 
@@ -41,7 +41,7 @@ def test_what_cannot_be_read_has_no_digest_and_stops_nothing(files: list[Path]) 
     os.mkfifo(folder / "pipe")
     (folder / "link").symlink_to(files[1])
     odd = [folder / name for name in ("pipe", "link", "gone", ".")]
-    found = digests_on_medium(map(str, [*odd, files[-1]]), lambda count: None)
+    found = list(digests_on_medium(map(str, [*odd, files[-1]]), lambda count: None))
     assert found == [(None, 0)] * 4 + [(sha256(files[-1]), SIZES[-1])]
 
 
@@ -59,5 +59,5 @@ def test_a_medium_that_fails_in_the_middle_of_a_file_leaves_buffers_for_the_othe
 
     monkeypatch.setattr(os, "posix_fadvise", failing)
     broken = files[SIZES.index(MEGABYTE + 1)]
-    found = digests_on_medium([*[str(broken)] * 99, str(files[-1])], lambda count: None)
+    found = list(digests_on_medium([*[str(broken)] * 99, str(files[-1])], lambda count: None))
     assert found == [(None, 0)] * 99 + [(sha256(files[-1]), SIZES[-1])]
