@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from tasks._base import Stage
 from tasks.catalog import export, guards, placement
 from tasks.catalog.contents import CONTENTS
+from tasks.catalog.relisted import is_repeated
 from tasks.catalog.runs import Run
 from tasks.catalog.store import Store
 from tasks.diff import summaries
@@ -101,11 +102,12 @@ def commit(run: Run, summary: DiffSummary) -> Outcome:
 
     Every step may be done again.
     """
-    store = run.store
-    _publish_contents(run, store)
+    store, manifest = run.store, run.path("manifest.parquet")
+    info: SnapshotInfo = read_info(manifest, SnapshotInfo)
+    if not is_repeated(sum(packed.contents for packed in run.packed()), info.entries):
+        _publish_contents(run, store)
     new = export.archive_rows(run)
     store.update_archives(lambda old: export.merged(old, new))
-    manifest = run.path("manifest.parquet")
     if run.has("recipe.tar.lz4"):
         with durable.replacing(store.recipe_path(run.snapshot)) as draft:
             shutil.copyfile(run.path("recipe.tar.lz4"), draft)
@@ -115,7 +117,6 @@ def commit(run: Run, summary: DiffSummary) -> Outcome:
     for receipt in receipts:
         if not receipt.last:
             _refresh(run, receipt)
-    info: SnapshotInfo = read_info(manifest, SnapshotInfo)
     return _outcome(run, summary, info, receipts)
 
 

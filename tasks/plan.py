@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ from tasks._base import Stage
 from tasks.catalog.contents import write_index
 from tasks.catalog.export import STORED
 from tasks.catalog.placement import SUSPECT
+from tasks.catalog.relisted import stored_by
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
 from tasks.diff import DiffManifest
@@ -114,5 +116,6 @@ def _index_stored(run: Run, request: Request) -> None:
     suspect = {row.serial for row in store.cartridges() if row.state == SUSPECT}
     stored = [a for a in store.archives() if a.state == STORED and a.cartridge not in suspect]
     alive = set() if request.full else {a.archive for a in stored}
-    files = [store.contents_path(snapshot) for snapshot in store.stored_snapshots()]
-    write_index(run.path("stored.idx"), files if alive else [], alive)
+    snapshots = store.stored_snapshots() if alive else []
+    contents = (stored_by(store, snapshot, ["sha256", "archive"]) for snapshot in snapshots)
+    write_index(run.path("stored.idx"), itertools.chain.from_iterable(contents), alive)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tasks._base import Stage
 from tasks.catalog import export, members, placement, retention
+from tasks.catalog.relisted import forget_manifest
 from tasks.catalog.request import Request
 from tasks.catalog.store import Store
 from tasks.commit import CommitSnapshot
@@ -88,7 +89,7 @@ def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
     The index goes before the data: killed at any point, the next prune finishes the work.
     """
     for snapshot in plan.forgotten:
-        durable.remove(store.manifest_path(snapshot))
+        forget_manifest(store, snapshot)
         durable.remove(store.recipe_path(snapshot))
     dead = {row.archive for row in plan.dead}
     if dead:
@@ -144,6 +145,6 @@ def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: R
 def _forget_contents(store: Store) -> None:
     """Remove the lists of contents of which no archive is left."""
     alive = {row.snapshot for row in store.archives()}
-    for snapshot in store.stored_snapshots():
+    for snapshot in store.listed_snapshots():
         if snapshot not in alive and snapshot not in store.snapshots():
             durable.remove(store.contents_path(snapshot))

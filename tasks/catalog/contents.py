@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.formats.manifest import PARTS, SHA256, batches, digest_bytes
+from tasks.formats.manifest import PARTS, SHA256, digest_bytes
 from tasks.media import durable, locks
 from tasks.media.processes import trim_memory
 
@@ -47,17 +47,17 @@ def marks(mtime: Any, mode: Any, uid: Any, gid: Any) -> Any:
     return mixed.view(np.int64)
 
 
-def write_index(path: str, contents: Iterable[str], alive: set[str]) -> int:
+def write_index(path: str, contents: Iterable[pa.RecordBatch], alive: set[str]) -> int:
     """Write the SHA-256 of all contents in living archives, sorted, for a search by halves.
 
-    Each digest is four big-endian 64-bit words; returns their number.
+    `contents` have the columns `sha256` and `archive`. Each digest is four big-endian 64-bit words;
+    returns their number.
     """
     archives = pa.array(sorted(alive), pa.string())
     pieces = [np.empty(0, "S32").view("V32")]
-    for file in contents:
-        for batch in batches(file, ["sha256", "archive"]):
-            kept = batch.filter(pc.is_in(batch.column("archive"), archives)).column("sha256")
-            pieces.append(digest_bytes(kept))
+    for batch in contents:
+        kept = batch.filter(pc.is_in(batch.column("archive"), archives)).column("sha256")
+        pieces.append(digest_bytes(kept))
     digests = np.concatenate(pieces)
     quads = np.frombuffer(digests.tobytes(), ">u8").astype("<u8").reshape(-1, 4)
     quads = quads[np.argsort(quads[:, 0], kind="stable")]

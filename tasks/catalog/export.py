@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 
 from tasks.catalog.recipe import RECIPES, recipe_name, write_recipe
+from tasks.catalog.relisted import stored_by
 from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, Store, write_rows
 from tasks.formats.manifest import read_info
@@ -138,7 +140,7 @@ def recipe_of(store: Store, snapshot: str) -> str:
     path = store.recipe_path(snapshot)
     if not os.path.exists(path):
         manifest, tables = store.manifest_path(snapshot), (store.archives(), store.cartridges())
-        write_recipe(path, manifest, *tables, store.contents_path)
+        write_recipe(path, manifest, *tables, partial(stored_by, store))
     return path
 
 
@@ -226,7 +228,7 @@ def write_recipe_of(run: Run) -> str:
     path = run.path("recipe.tar.lz4")
     archives = merged(run.store.archives(), archive_rows(run))
     store, manifest = run.store, run.path("manifest.parquet")
-    write_recipe(path, manifest, archives, store.cartridges(), store.contents_path)
+    write_recipe(path, manifest, archives, store.cartridges(), partial(stored_by, store))
     return path
 
 

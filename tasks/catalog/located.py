@@ -10,13 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.catalog.contents import CONTENTS
 from tasks.catalog.packing import ROWS
+from tasks.catalog.relisted import stored_by
 from tasks.catalog.rowgroups import ahead
 from tasks.catalog.runs import Run
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import PART, PARTS, SHA256, batches, read_table
 
 _PLACED = pa.schema([*ROWS, ("parts", PARTS)])
+# What says where a content lies; not the metadata of its member.
+_PLACES = [name for name in CONTENTS.names if name != "mark"]
 
 
 class Packed:
@@ -104,7 +108,8 @@ class _Elsewhere:
     def __init__(self, run: Run, contents: list[str]) -> None:
         stored = [] if run.request.full else run.store.stored_snapshots()
         # The newest copy is the one to refer to: a full backup begins a series of its own.
-        self._files = [*contents, *(run.store.contents_path(s) for s in reversed(stored))]
+        older = (stored_by(run.store, s, _PLACES) for s in reversed(stored))
+        self._lists = itertools.chain(map(batches, contents), older)
         self._alive = pa.array(
             [p.archive for p in run.packed()]
             + [a.archive for a in run.store.archives() if a.state == "stored"],
@@ -123,11 +128,11 @@ class _Elsewhere:
 
     def search(self) -> None:
         """Look all wanted contents up; an archive that is no more does not count."""
-        if not self._wanted:
-            return
         wanted = pa.array(sorted(self._wanted), SHA256)
-        for file in self._files:
-            for batch in batches(file):
+        for contents in self._lists:
+            if len(self._parts) == len(wanted):
+                return
+            for batch in contents:
                 hit = pc.and_(
                     pc.is_in(batch.column("sha256"), wanted),
                     pc.is_in(batch.column("archive"), self._alive),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog.metadata import root_member
-from tasks.catalog.recipemoves import Metadata, Moves
+from tasks.catalog.recipemoves import Metadata, Moves, StoredBy
 from tasks.catalog.recipeparts import Large, Parts, Redo
 from tasks.catalog.rowgroups import stream
 from tasks.formats import recipe, tar
@@ -44,19 +44,19 @@ def write_recipe(
     manifest: str,
     archives: Collection[ArchiveRow],
     cartridges: Sequence[CartridgeRow],
-    contents_path: Callable[[str], str],
+    stored_by: StoredBy,
 ) -> None:
     """Write the recipe of a manifest, durably.
 
-    `archives` and `cartridges` are the tables that the catalog has with it, `contents_path` names
-    the list of contents of a snapshot.
+    `archives` and `cartridges` are the tables that the catalog has with it, `stored_by` gives
+    columns of what a snapshot stored.
     """
     info: SnapshotInfo = read_info(manifest, SnapshotInfo)
     folder = path + ".building"
     shutil.rmtree(folder, ignore_errors=True)
     durable.make_folders(folder)
     try:
-        draft = _Draft(folder, info, Metadata(contents_path))
+        draft = _Draft(folder, info, Metadata(stored_by))
         for rows in stream(manifest, _COLUMNS):
             draft.add(rows)
         draft.close()
@@ -259,29 +259,32 @@ def _members(rows: pa.RecordBatch, chosen: Any) -> Iterator[tuple[int, tar.Membe
     if not len(index):
         return
     taken = rows.take(pa.array(index))
-    texts = {name: words(taken.column(name)).to_pylist() for name in _TEXTS}
-    plain = {name: taken.column(name).to_pylist() for name in _PLAIN}
-    times = integers(taken.column("mtime")).tolist()
-    paths = keys(taken).to_pylist()
-    for place, row in enumerate(index.tolist()):
-        kind, target = texts["type"][place], plain["link_target"][place] or b""
-        if kind == "hardlink":
-            target = texts["source"][place].encode() + b"/" + target
+    facts = zip(
+        index.tolist(),
+        keys(taken).to_pylist(),
+        integers(taken.column("mtime")).tolist(),
+        *(words(taken.column(name)).to_pylist() for name in _TEXTS),
+        *(taken.column(name).to_pylist() for name in _PLAIN),
+        strict=True,
+    )
+    for row, path, mtime, source, kind, user, group, size, *ids, target, rdev, xattrs in facts:
+        mode, uid, gid = ids
+        above = source.encode() + b"/" if kind == "hardlink" else b""
         yield (
             row,
             tar.Member(
-                name=paths[place].rstrip(b"/"),
+                name=path.rstrip(b"/"),
                 kind=kind,
-                size=plain["size"][place],
-                mode=plain["mode"][place],
-                uid=plain["uid"][place],
-                gid=plain["gid"][place],
-                user=texts["user"][place] or "",
-                group=texts["group"][place] or "",
-                mtime_ns=times[place],
-                link_target=target,
-                rdev=plain["rdev"][place] or 0,
-                xattrs=named_attributes(plain["xattrs"][place]) or (),
+                size=size,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                user=user or "",
+                group=group or "",
+                mtime_ns=mtime,
+                link_target=above + target if target else b"",
+                rdev=rdev or 0,
+                xattrs=named_attributes(xattrs) or (),
             ),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from tasks.catalog.contents import marks
 from tasks.catalog.recipeparts import Parts
 from tasks.formats import recipe
-from tasks.formats.manifest import batches, integers
+from tasks.formats.manifest import integers
 
 _COLUMNS = ["archive", "frame", "skip", "mark"]
 _FACTS = ("mtime", "mode", "uid", "gid")
@@ -27,14 +27,14 @@ _DELIMITERS = bytes([*b",:;|#%@!~=+", *range(1, 10)])
 _SKIP_BITS = 23
 
 
+StoredBy = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
+
+
 class Metadata:
-    """The metadata of members, as the lists of contents have it.
+    """The metadata of members; `stored_by` gives columns of what a snapshot stored."""
 
-    `contents_path` names the list of what a snapshot stored.
-    """
-
-    def __init__(self, contents_path: Callable[[str], str]) -> None:
-        self._path = contents_path
+    def __init__(self, stored_by: StoredBy) -> None:
+        self._stored_by = stored_by
         self._known: dict[str, dict[str, tuple[Any, Any]]] = {}
 
     def alike(self, rows: pa.RecordBatch, parts: Parts, archives: list[str]) -> Any:
@@ -61,16 +61,13 @@ class Metadata:
         """Return the places of an archive's members, sorted, and the marks of their metadata."""
         snapshot = archive.split("/")[1] if archive.count("/") == 2 else ""
         if snapshot not in self._known:
-            self._known[snapshot] = dict(_by_archive(self._path(snapshot)))
+            self._known[snapshot] = dict(_by_archive(self._stored_by(snapshot, _COLUMNS)))
         nothing = np.empty(0, np.int64)
         return self._known[snapshot].get(archive, (nothing, nothing))
 
 
-def _by_archive(contents: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    try:
-        found = [batch for batch in batches(contents, _COLUMNS) if "mark" in batch.schema.names]
-    except FileNotFoundError:
-        return
+def _by_archive(contents: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    found = [batch for batch in contents if "mark" in batch.schema.names]
     if not found:
         return
     table = pa.Table.from_batches(found).combine_chunks()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,7 +147,7 @@ class Large:
         self.files.append((member.name, tar.header(member)))
         number = len(self.files)
         self._sums.append((member.size, digest.hex() if digest else "-"))
-        self._templates.add(replace(member, name=b"%d" % number, size=0))
+        self._templates.add(member._replace(name=b"%d" % number, size=0))
         for archive, offset, frame, skip, length in pieces:
             found = self.parts.setdefault(archive, [])
             found.append((frame, skip, number, offset, length))

@@ -1,9 +1,15 @@
-"""Lists of stored contents, made again from manifests: cartridges do not have these lists."""
+"""What snapshots stored, from their lists of contents, or from manifests where there is none.
+
+A snapshot that stored most of what it has keeps no list: it would repeat the manifest. Cartridges
+have no lists at all.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +21,23 @@ import pyarrow.parquet as pq
 from tasks.catalog.contents import CONTENTS, marks
 from tasks.catalog.store import Store
 from tasks.formats.columns import one
-from tasks.formats.manifest import ROWS, TableWriter, digest_bytes, integers, keys, open_table
+from tasks.formats.manifest import (
+    PARTS,
+    ROWS,
+    TableWriter,
+    batches,
+    digest_bytes,
+    integers,
+    keys,
+    open_table,
+)
 from tasks.media import durable
 from tasks.model.errors import FormatDamaged
 
-_COLUMNS = [
-    *("source", "path", "raw_path", "type", "sha256", "parts"),
-    *("mtime", "mode", "uid", "gid", "xattrs"),
-]
+# What of a manifest the columns of a list follow from; all of them from these two.
+_ALWAYS = ["sha256", "parts"]
+_NAMES = ["source", "path", "raw_path", "type"]
+_FACTS = ["mtime", "mode", "uid", "gid", "xattrs"]
 _ARCHIVE = "parts.list.element.archive"
 _CHUNK = ".cartridge-parts/"
 
@@ -43,6 +58,33 @@ class Held:
     bytes: int = 0
 
 
+def stored_by(store: Store, snapshot: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream columns of CONTENTS: all that a snapshot stored; a content may come twice.
+
+    Of a snapshot that was given up after it had stored something, nobody knows anything.
+    """
+    listed, manifest = store.contents_path(snapshot), store.manifest_path(snapshot)
+    if os.path.exists(listed):
+        yield from batches(listed, list(columns))
+    elif os.path.exists(manifest):
+        told = Told(path=manifest, snapshots=[snapshot])
+        for batch in _batches(told, columns):
+            yield from _contents(batch, told, columns).combine_chunks().to_batches()
+
+
+def is_repeated(contents: int, entries: int) -> bool:
+    """Whether a list of so many contents would repeat most of a manifest of so many entries."""
+    return 2 * contents > entries
+
+
+def forget_manifest(store: Store, snapshot: str) -> None:
+    """Remove a manifest; what it alone says of contents that are still needed goes into a list."""
+    path = store.manifest_path(snapshot)
+    if os.path.exists(path) and not os.path.exists(store.contents_path(snapshot)):
+        relist(store, [Told(path=path, snapshots=[snapshot])])
+    durable.remove(path)
+
+
 def relist(store: Store, manifests: Iterable[Told]) -> dict[str, Held]:
     """Write the lists of contents of all snapshots that the manifests tell of.
 
@@ -52,8 +94,8 @@ def relist(store: Store, manifests: Iterable[Told]) -> dict[str, Held]:
     with contextlib.ExitStack() as stack:
         lists: dict[str, _List] = {}
         for told in manifests:
-            for batch in _batches(told):
-                for snapshot, rows in _by_snapshot(_contents(batch, told)):
+            for batch in _batches(told, CONTENTS.names):
+                for snapshot, rows in _by_snapshot(_contents(batch, told, CONTENTS.names)):
                     if snapshot not in lists:
                         path = store.contents_path(snapshot)
                         draft = stack.enter_context(durable.replacing(path))
@@ -96,13 +138,16 @@ def _count(held: dict[str, Held], rows: pa.Table) -> None:
         archive.bytes += row["length_sum"]
 
 
-def _batches(told: Told) -> Iterator[pa.RecordBatch]:
-    """Read the row groups that may tell of one of the snapshots."""
+def _batches(told: Told, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
+    """Read the row groups that may tell of one of the snapshots, as far as columns need them."""
+    needed = [*_ALWAYS]
+    needed += _NAMES if "member" in columns else []
+    needed += _FACTS if "mark" in columns else []
     file = open_table(told.path)
     groups = [n for n in range(file.num_row_groups) if _may_tell(file.metadata.row_group(n), told)]
     try:
         if groups:
-            yield from file.iter_batches(ROWS, groups, columns=_COLUMNS, use_threads=False)
+            yield from file.iter_batches(ROWS, groups, columns=needed, use_threads=False)
     except (pa.ArrowException, OSError, MemoryError) as error:
         raise FormatDamaged(file=told.path, reason=str(error).split("\n")[0]) from error
 
@@ -129,21 +174,19 @@ def _by_snapshot(contents: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield owner, contents.filter(pc.equal(owners, owner))
 
 
-def _contents(batch: pa.RecordBatch, told: Told) -> pa.Table:
+def _contents(batch: pa.RecordBatch, told: Told, columns: Collection[str]) -> pa.Table:
     """Return the contents that files of a batch have in archives of the snapshots told of."""
     column = batch.column("parts")
     flat = pc.list_flatten(column)
     rows = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     wanted = _is_in_archive_of(flat.field("archive"), told.snapshots)
-    if not wanted.any():
-        return CONTENTS.empty_table()
     chunk = pc.fill_null(pc.match_substring(flat.field("member"), _CHUNK), False)
     single = np.bincount(rows, minlength=batch.num_rows)[rows] == 1
     plain = wanted & (single | chunk.to_numpy(zero_copy_only=False))
     plain &= flat.field("sha256").is_valid().to_numpy(zero_copy_only=False)
-    found = _in_one_piece(batch, flat, rows, np.flatnonzero(plain))
+    found = _in_one_piece(batch, flat, rows, np.flatnonzero(plain), columns)
     sparse = np.unique(rows[wanted & ~plain])
-    return pa.concat_tables([found, _sparse(batch, sparse)]) if len(sparse) else found
+    return pa.concat_tables([found, _sparse(batch, sparse, columns)])
 
 
 def _is_in_archive_of(archives: pa.Array, snapshots: Collection[str]) -> Any:
@@ -154,16 +197,26 @@ def _is_in_archive_of(archives: pa.Array, snapshots: Collection[str]) -> Any:
     return mine[pc.fill_null(coded.indices, len(names)).to_numpy(zero_copy_only=False)]
 
 
-def _in_one_piece(batch: pa.RecordBatch, flat: pa.Array, rows: Any, index: Any) -> pa.Table:
+def _in_one_piece(
+    batch: pa.RecordBatch, flat: pa.Array, rows: Any, index: Any, columns: Collection[str]
+) -> pa.Table:
     parts = flat.take(pa.array(index))
-    own = keys(batch).take(pa.array(rows[index]))
-    columns: Mapping[str, Any] = {
-        "member": pc.coalesce(parts.field("member").cast(pa.binary()), own),
-        "parts": pa.nulls(len(parts), CONTENTS.field("parts").type),
-        "mark": _marks(batch, rows[index], parts),
-    }
-    named = [columns[f.name] if f.name in columns else parts.field(f.name) for f in CONTENTS]
-    return pa.table(named, schema=CONTENTS)
+
+    def column(name: str) -> pa.Array:
+        if name == "parts":
+            return pa.nulls(len(parts), PARTS)
+        if name == "mark":
+            return _marks(batch, rows[index], parts)
+        if name == "member":
+            own = keys(batch).take(pa.array(rows[index]))
+            return pc.coalesce(parts.field("member").cast(pa.binary()), own)
+        return parts.field(name)
+
+    return pa.table({name: column(name) for name in columns}, schema=_schema(columns))
+
+
+def _schema(columns: Collection[str]) -> pa.Schema:
+    return pa.schema([CONTENTS.field(name) for name in columns])
 
 
 def _marks(batch: pa.RecordBatch, rows: Any, parts: pa.Array) -> pa.Array:
@@ -174,12 +227,14 @@ def _marks(batch: pa.RecordBatch, rows: Any, parts: pa.Array) -> pa.Array:
     return pa.array(marks(*facts), mask=~(plain & own))
 
 
-def _sparse(batch: pa.RecordBatch, rows: Any) -> pa.Table:
+def _sparse(batch: pa.RecordBatch, rows: Any, columns: Collection[str]) -> pa.Table:
     """Return the contents of sparse files: data of one member, and holes between."""
+    if not len(rows):
+        return _schema(columns).empty_table()
     taken = batch.take(pa.array(rows))
-    names = keys(taken).to_pylist()
+    names = keys(taken).to_pylist() if "member" in columns else itertools.repeat(b"")
     found = []
-    for row, name in zip(taken.select(["sha256", "parts"]).to_pylist(), names, strict=True):
+    for row, name in zip(taken.select(_ALWAYS).to_pylist(), names, strict=False):
         first = next(part for part in row["parts"] if part["archive"])
         found.append(
             {
@@ -193,4 +248,4 @@ def _sparse(batch: pa.RecordBatch, rows: Any) -> pa.Table:
             }
         )
     whole = [row for row in found if row["sha256"]]
-    return pa.Table.from_pylist(whole, schema=CONTENTS)
+    return pa.Table.from_pylist(whole, schema=CONTENTS).select(list(columns))

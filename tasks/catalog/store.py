@@ -63,7 +63,7 @@ class Store:
         return os.path.join(self.folder, "recipes", f"{snapshot}.tar.lz4")
 
     def contents_path(self, snapshot: str) -> str:
-        """Name the list of contents that a snapshot stored."""
+        """Name the list of contents that a snapshot stored; `stored_by` tells where it has none."""
         return os.path.join(self.folder, "contents", f"{snapshot}.parquet")
 
     @property
@@ -101,7 +101,15 @@ class Store:
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
 
     def stored_snapshots(self) -> list[str]:
-        """Return the ids of all snapshots whose contents may still lie on cartridges."""
+        """Return the ids of all snapshots of which archives may still lie on cartridges."""
+        try:
+            archives = manifest.read_table(self.archives_path, ["snapshot"])
+        except FileNotFoundError:
+            return []
+        return sorted(archives.column("snapshot").unique().to_pylist())
+
+    def listed_snapshots(self) -> list[str]:
+        """Return the ids of all snapshots that have a list of contents."""
         names = os.listdir(os.path.join(self.folder, "contents"))
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
 
@@ -112,11 +120,7 @@ class Store:
 
     def newest_id(self) -> str | None:
         """Return the newest id in use: one that was given up names archives until they are gone."""
-        ids = self.snapshots()[-1:]
-        with contextlib.suppress(FileNotFoundError):
-            archives = manifest.read_table(self.archives_path, ["snapshot"])
-            ids += archives.column("snapshot").unique().to_pylist()
-        return max(ids, default=None)
+        return max([*self.snapshots()[-1:], *self.stored_snapshots()[-1:]], default=None)
 
     def require(self, profile: str, snapshot: str | None) -> str:
         """Return a snapshot's id, the newest where None is given; SnapshotMissing otherwise."""

@@ -69,8 +69,7 @@ class TarFile:
 
     def add(self, member: tar.Member, content: bytes = b"") -> None:
         """Append a member; a file's content may be left for whoever reads the header alone."""
-        self._file.write(tar.header(member))
-        self._file.write(content + tar.padding(len(content)))
+        self._file.write(tar.header(member) + content + tar.padding(len(content)))
 
     def add_hole(self, member: tar.Member) -> None:
         """Append a file that is one hole of its whole size."""

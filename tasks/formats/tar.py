@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from zlib import adler32
 
 BLOCK = 512
@@ -30,19 +30,21 @@ _PADDING = tuple(bytes(-size % BLOCK) for size in range(BLOCK))
 _Owner = tuple[bytes, bytes, int, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One member of an archive; its name is relative and ends in no slash, whatever its kind."""
+class Member(NamedTuple):
+    """One member of an archive; its name is relative and ends in no slash, whatever its kind.
+
+    A tuple, since one is made for every folder.
+    """
 
     name: bytes
     kind: str
-    size: int = 0
     mode: int
     uid: int
     gid: int
+    mtime_ns: int
+    size: int = 0
     user: str = ""
     group: str = ""
-    mtime_ns: int
     link_target: bytes = b""
     rdev: int = 0
     xattrs: Sequence[tuple[str, bytes]] = ()

@@ -161,7 +161,10 @@ class FormatDamaged(CartridgeError):
     """A file of ours does not read as what it should be."""
 
     template = "{file} is damaged: {reason}."
-    help = "Run 'cartridge verify' on the cartridge, or take the copy on another one."
+    help = (
+        "On a cartridge: run 'cartridge verify', or take the copy on another one. "
+        "In the workspace: move that aside, and 'cartridge recover DIR...' makes it again."
+    )
 
 
 class SnapshotMissing(CartridgeError):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tasks.catalog import contents
 from tasks.catalog.contents import BUNDLE, CONTENTS, Claims, StoredIndex, trim, write_index
-from tasks.formats.manifest import TableWriter
 
 # Digests that meet in their first word, and such as end in zeros, which numpy likes to drop.
 ODD = [
@@ -32,15 +31,9 @@ def digest(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def write_contents(path: Path, found: Sequence[tuple[bytes, str]]) -> str:
-    with TableWriter(str(path), CONTENTS) as writer:
-        rows = [
-            {"sha256": d, "archive": archive, "member": b"m", "frame": 0, "skip": 0, "length": 1}
-            for d, archive in found
-        ]
-        writer.write(pa.RecordBatch.from_pylist(rows, schema=CONTENTS))
-        writer.close()
-    return str(path)
+def stored(found: Sequence[tuple[bytes, str]]) -> pa.RecordBatch:
+    rows = [{"sha256": one, "archive": archive} for one, archive in found]
+    return pa.RecordBatch.from_pylist(rows, schema=CONTENTS)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +53,9 @@ def test_the_index_finds_all_that_is_alive_and_nothing_else(
 ) -> None:
     folder = tmp_path_factory.mktemp("index")
     half = len(found) // 2
-    files = [write_contents(folder / "1", found[:half]), write_contents(folder / "2", found[half:])]
+    lists = [stored(found[:half]), stored(found[half:])]
     alive = [d for d, archive in found if archive != "dead"]
-    count = write_index(str(folder / "idx"), files, {"a1", "a2", "a3"})
+    count = write_index(str(folder / "idx"), lists, {"a1", "a2", "a3"})
     index = StoredIndex(str(folder / "idx"))
     assert count == len(alive)
     for one in [*others, *ODD, *(d for d, _ in found)]:
@@ -70,8 +63,8 @@ def test_the_index_finds_all_that_is_alive_and_nothing_else(
 
 
 def test_a_large_index_is_searched_in_its_file(tmp_path: Path) -> None:
-    stored = [(digest(number), "a") for number in range(100_000)]
-    write_index(str(tmp_path / "idx"), [write_contents(tmp_path / "c", stored)], {"a"})
+    found = [(digest(number), "a") for number in range(100_000)]
+    write_index(str(tmp_path / "idx"), [stored(found)], {"a"})
     index = StoredIndex(str(tmp_path / "idx"))
     assert os.path.getsize(tmp_path / "idx") == 3_200_000
     chance = random.Random(1)
@@ -96,10 +89,10 @@ def test_a_content_met_twice_at_once_is_stored_once(tmp_path: Path, nothing: Sto
 
 
 def test_what_earlier_snapshots_store_is_not_claimed(tmp_path: Path) -> None:
-    write_index(str(tmp_path / "idx"), [write_contents(tmp_path / "c", [(digest(1), "a")])], {"a"})
+    write_index(str(tmp_path / "idx"), [stored([(digest(1), "a")])], {"a"})
     claims = Claims(str(tmp_path / "claims"), 1, set())
-    stored = StoredIndex(str(tmp_path / "idx"))
-    assert claims.claim([digest(1), digest(2)], number(1), stored) == [False, True]
+    index = StoredIndex(str(tmp_path / "idx"))
+    assert claims.claim([digest(1), digest(2)], number(1), index) == [False, True]
     assert os.path.getsize(tmp_path / "claims") == 40
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tasks.catalog.contents import CONTENTS, marks
 from tasks.catalog.recipemoves import Metadata, Moves, Renaming
 from tasks.catalog.recipeparts import Parts
-from tasks.formats.manifest import TableWriter
 from tests.helpers.rows import WHEN, batch, row
 from tests.helpers.trees import ODD_NAMES
 
@@ -152,23 +151,19 @@ def test_folders_of_odd_names_are_moved(tmp_path: Path, name: bytes) -> None:
 # ---- which members have the metadata that a row has
 
 
-def stored(folder: Path, *rows: tuple[int, int | None]) -> str:
-    """Write a list of contents: skip and mark of each."""
-    path = folder / "20260101T000000Z.parquet"
-    with TableWriter(str(path), CONTENTS) as writer:
-        found = [
-            {"sha256": bytes(32), "archive": ARCHIVE, "member": b"s/old", "frame": 0, "length": 1}
-            | {"skip": skip, "mark": mark}
-            for skip, mark in rows
-        ]
-        writer.write(pa.RecordBatch.from_pylist(found, schema=CONTENTS))
-        writer.close()
-    return str(path)
+def stored(*rows: tuple[int, int | None]) -> pa.RecordBatch:
+    """Make a list of contents: skip and mark of each."""
+    found = [
+        {"sha256": bytes(32), "archive": ARCHIVE, "member": b"s/old", "frame": 0, "length": 1}
+        | {"skip": skip, "mark": mark}
+        for skip, mark in rows
+    ]
+    return pa.RecordBatch.from_pylist(found, schema=CONTENTS)
 
 
-def test_only_members_that_have_the_same_metadata_are_alike(tmp_path: Path) -> None:
+def test_only_members_that_have_the_same_metadata_are_alike() -> None:
     [mark] = marks([WHEN], [0o644], [0], [0]).tolist()
-    path = stored(tmp_path, (512, mark), (1536, mark), (2560, None))
+    found = stored((512, mark), (1536, mark), (2560, None))
 
     def file(name: str, skip: int, **facts: object) -> dict[str, object]:
         part = {"archive": ARCHIVE, "member": "s/old", "frame": 0, "skip": skip, "length": 1}
@@ -189,19 +184,14 @@ def test_only_members_that_have_the_same_metadata_are_alike(tmp_path: Path) -> N
     }
     given_rows = batch(found for found, _ in rows.values())
     parts = Parts(given_rows, lambda archive: 1)
-    alike = Metadata(lambda snapshot: path).alike(given_rows, parts, [ARCHIVE])
+    alike = Metadata(lambda *_: [found]).alike(given_rows, parts, [ARCHIVE])
     assert dict(zip(rows, alike.tolist(), strict=True)) == {n: e for n, (_, e) in rows.items()}
 
 
-def test_a_list_that_is_gone_or_of_an_early_version_tells_nothing(tmp_path: Path) -> None:
-    early = str(tmp_path / "early.parquet")
-    schema = CONTENTS.remove(CONTENTS.get_field_index("mark"))
-    with TableWriter(early, schema) as writer:
-        row_ = {"sha256": bytes(32), "archive": ARCHIVE, "frame": 0, "skip": 512, "length": 1}
-        writer.write(pa.RecordBatch.from_pylist([row_], schema=schema))
-        writer.close()
+def test_a_list_that_is_gone_or_of_an_early_version_tells_nothing() -> None:
+    early = stored((512, None)).drop_columns(["mark"])
     part = {"archive": ARCHIVE, "member": "s/old", "frame": 0, "skip": 512, "length": 1}
     rows = batch([row("a", size=1, parts=[{**part, "sha256": bytes(32)}])])
-    for path in (early, str(tmp_path / "none")):
-        found = Metadata(lambda snapshot, path=path: path)  # type: ignore[misc]
+    for lists in ([early], []):
+        found = Metadata(lambda *_, lists=lists: lists)  # type: ignore[misc]
         assert not found.alike(rows, Parts(rows, lambda archive: 1), [ARCHIVE]).any()

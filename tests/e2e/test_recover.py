@@ -14,6 +14,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.catalog.contents import CONTENTS
+from tasks.catalog.relisted import stored_by
+from tasks.catalog.store import Store
 from tasks.recover import recover
 from tests.helpers import forked, processes
 from tests.helpers.compare import Facts, assert_same_tree, snapshot_of
@@ -35,7 +38,7 @@ class Home:
         self.media = [folder / f"c{number}" for number in (1, 2, 3)]
         self.source = made.source if made else folder / "source"
         self.trees: dict[str, dict[bytes, Facts]] = made.trees if made else {}
-        self.lists: dict[str, list[tuple[Any, ...]]] = made.lists if made else {}
+        self.stored: dict[str, set[tuple[str, ...]]] = made.stored if made else {}
         if made:
             for mine, theirs in zip(self.media, made.media, strict=True):
                 subprocess.run(["cp", "-a", theirs, mine], check=True)
@@ -57,7 +60,7 @@ class Home:
             change()
             snapshot = home.program.backup("home")["snapshot"]
             home.trees[snapshot] = snapshot_of(home.source)
-        home.lists = home.contents()
+        home.stored = home.contents()
         kept = folder / "kept"  # nothing lies any more where the profile looks for cartridges
         kept.mkdir()
         home.media = [media.rename(kept / media.name) for media in home.media]
@@ -82,19 +85,31 @@ class Home:
         found: dict[str, Any] = forked.json_of(self.program, command, *args, code=[code])
         return found
 
-    def contents(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the lists of contents that the workspace has, by snapshot."""
-        files = (self.program.catalog("home") / "contents").glob("*.parquet")
-        return {file.stem: _rows(file) for file in files if _rows(file)}
+    def contents(self) -> dict[str, set[tuple[str, ...]]]:
+        """Return what the workspace knows of the contents that each snapshot stored."""
+        store = Store(str(self.program.catalog("home")))
+        return {snapshot: _stored_by(store, snapshot) for snapshot in store.stored_snapshots()}
+
+    def knows_all_contents(self) -> bool:
+        """Whether the workspace knows where each content lies that it knew of before."""
+        found = self.contents()
+        return found.keys() == self.stored.keys() and all(
+            found[snapshot] <= known and _digests(found[snapshot]) == _digests(known)
+            for snapshot, known in self.stored.items()
+        )
 
     def restores(self, snapshot: str, out: Path) -> None:
         self.json("restore", "home", out, "--snapshot", snapshot)
         assert_same_tree(self.trees[snapshot], out / "source")
 
 
-def _rows(file: Path) -> list[tuple[Any, ...]]:
-    rows = pq.read_table(file, use_threads=False).to_pylist()
-    return sorted(tuple(map(repr, row.values())) for row in rows)
+def _digests(contents: set[tuple[str, ...]]) -> set[str]:
+    return {digest for digest, *_ in contents}
+
+
+def _stored_by(store: Store, snapshot: str) -> set[tuple[str, ...]]:
+    found = stored_by(store, snapshot, CONTENTS.names)
+    return {tuple(map(repr, row.values())) for batch in found for row in batch.to_pylist()}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +131,7 @@ def test_everything_comes_back_and_nothing_has_changed(home: Home, tmp_path: Pat
     assert told["snapshots"] == home.snapshots == home.program.snapshots("home")
     assert told["missing"] == {"snapshots": [], "cartridges": []}
     assert told["damaged"] == []
-    assert home.contents() == home.lists
+    assert home.knows_all_contents()
     for number, snapshot in enumerate(home.snapshots):
         home.restores(snapshot, tmp_path / f"out-{number}")
     assert home.program.backup("home")["status"] == "unchanged"
@@ -191,7 +206,7 @@ def test_a_damaged_catalog_gives_way_to_another_copy(
     assert named <= {*told["damaged"]}
     assert told["error"] == "DamageFound"
     assert told["snapshots"] == home.snapshots
-    assert home.contents() == home.lists
+    assert home.knows_all_contents()
     home.restores(home.snapshots[-1], tmp_path / "out")
 
 

@@ -1,8 +1,11 @@
 """A cartridge: what its journal names lies whole on it, and it is never filled beyond its caps."""
 
 import hashlib
+import multiprocessing
 import os
+import random
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from tasks.media import cartridge as media
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge, rounded
 from tasks.media.labelling import write_label
-from tasks.media.readback import examine, expected_sums, read_back
+from tasks.media.readback import examine, expected_sums, read_back, reading_ahead
 from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
@@ -24,6 +27,7 @@ from tasks.model.errors import (
 )
 from tasks.model.words import JournalLine
 from tests.conftest import MakeVolume
+from tests.helpers.damage import flip_a_bit
 
 SNAPSHOT = "20260101T000000Z"
 FOLDERS = 3 * 4096  # what a writer keeps free for the first journal line and the folders
@@ -290,6 +294,31 @@ def test_reading_back_finds_what_is_altered_cut_or_gone(cartridge: Cartridge) ->
     verdict = read_back(cartridge, expected_sums(cartridge), lambda count: None)
     assert verdict.damaged == sorted([*(p.archive for p in placed[:3]), "catalog/a"])
     assert verdict.archives == 4
+
+
+def test_what_is_read_ahead_is_named_only_where_it_is_as_it_was_written(
+    cartridge: Cartridge,
+) -> None:
+    placed = [place(cartridge, number, os.urandom(9000)) for number in range(6)]
+    names = [Path(cartridge.file(p.archive)) for p in placed]
+    flip_a_bit(names[1], random.Random(1))
+    os.truncate(names[2], 8000)
+    names[4].unlink()
+    with reading_ahead(cartridge, {p.archive: p.sha256 for p in placed}) as done:
+        while multiprocessing.active_children():
+            time.sleep(0.01)
+    assert done == [placed[number].archive for number in (0, 3, 5)]
+
+
+def test_reading_ahead_ends_when_the_medium_is_wanted_for_something_else(
+    cartridge: Cartridge,
+) -> None:
+    placed = place(cartridge, 1, b"x")
+    os.truncate(cartridge.file(placed.archive), 1 << 40)  # a hole that takes minutes to hash
+    with reading_ahead(cartridge, {placed.archive: placed.sha256}) as done:
+        [reader] = multiprocessing.active_children()
+    assert not reader.is_alive()
+    assert done == []
 
 
 def test_dropping_archives_frees_their_room(cartridge: Cartridge) -> None:
