@@ -14,6 +14,7 @@ from tasks.catalog.carried import Carried
 from tasks.catalog.kept import Kept
 from tasks.catalog.located import Packed
 from tasks.catalog.request import sorted_sources
+from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import (
@@ -107,7 +108,7 @@ def _assembled(
 
 def _scans(run: Run) -> Iterator[pa.RecordBatch]:
     names = sorted_sources(run.request)
-    return itertools.chain.from_iterable(batches(run.scan_path(name)) for name in names)
+    return itertools.chain.from_iterable(stream(run.scan_path(n), SCHEMA.names) for n in names)
 
 
 def _with_content(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog.kept import renamed
+from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
 from tasks.formats.manifest import SCHEMA, batches, words
 
@@ -52,7 +53,7 @@ class _Window:
     """A stretch of the previous manifest, which only moves forward."""
 
     def __init__(self, path: str | None) -> None:
-        self._stream = batches(path, ["sha256", "parts"]) if path else iter(())
+        self._stream = stream(path, ["sha256", "parts"]) if path else iter(())
         self._held: list[pa.RecordBatch] = []
         self._base = 0
         self._end = 0

@@ -30,6 +30,8 @@ from tasks.formats.manifest import (
 from tasks.media import durable
 
 _FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
+# Rows of the pack list in a group: a packer reads those whole that its bundle begins and ends in.
+_PACK_GROUP = 1 << 13
 _TAGS = [("change", WORD), ("reason", WORD), ("row", pa.int64()), ("old_row", pa.int64())]
 _NAMED = ("source", "path", "raw_path", "type", "size", "mtime", "ctime", "inode")
 CHANGES = pa.schema([*(SCHEMA.field(name) for name in _NAMED), *_TAGS])
@@ -174,7 +176,7 @@ class ChangeWriter:
 
     def __init__(self, changes: str, pack: str, carry: str, kept: str) -> None:
         self._changes = TableWriter(changes + durable.DRAFT, CHANGES)
-        self._pack = TableWriter(pack + durable.DRAFT, PACK)
+        self._pack = TableWriter(pack + durable.DRAFT, PACK, _PACK_GROUP)
         self._carry = TableWriter(carry + durable.DRAFT, CARRY)
         self._kept = TableWriter(kept + durable.DRAFT, KEPT)
         self._writers = {

@@ -84,12 +84,13 @@ _DELTA = {
 
 
 class TableWriter:
-    """Write one Parquet file in row groups of about 64 Ki rows, whatever the pieces given.
+    """Write one Parquet file in row groups of `group` rows, whatever the pieces given.
 
     Facts that are known at the end only go into the footer as JSON through `close(info)`.
     """
 
-    def __init__(self, path: str, schema: pa.Schema) -> None:
+    def __init__(self, path: str, schema: pa.Schema, group: int = ROWS) -> None:
+        self._group = group
         self._schema = schema.with_metadata({_VERSION_KEY: str(FORMAT_VERSION)})
         leaves = set(_leaves(schema))
         self._writer = pq.ParquetWriter(
@@ -109,14 +110,14 @@ class TableWriter:
         self._waiting.append(batch)
         self._rows += batch.num_rows
         self.count += batch.num_rows
-        if self._rows >= ROWS:
+        if self._rows >= self._group:
             self._flush()
 
     def _flush(self) -> None:
         if self._waiting:
             table = pa.Table.from_batches(self._waiting).cast(self._schema)
             try:
-                self._writer.write_table(table, row_group_size=ROWS)
+                self._writer.write_table(table, row_group_size=self._group)
             except OSError:
                 self._writer.is_open = False  # nor must it try to close what it could not write
                 raise

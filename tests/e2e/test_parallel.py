@@ -81,11 +81,13 @@ def test_two_cartridges_share_what_is_packed_and_the_next_two_get_the_rest(
 
 
 def test_a_run_that_leaves_room_on_both_goes_on_with_both(job: Job, tmp_path: Path) -> None:
+    """Of so many archives that neither has taken all of them when the other looks for some."""
+    job.program.edit_profile("home", {"archive": {"archive_size": "64KiB"}})
     shutil.rmtree(job.source / "big")
-    fill(job.source / "big", files=6, size=250_000)
+    fill(job.source / "big", files=30, size=60_000)
     assert job.program.backup("home")["cartridges"] == [1, 2]
     assert job.states() == {1: "open", 2: "open", 3: "blank", 4: "blank"}
-    fill(job.source / "more", files=6, size=250_000, seed=2)
+    fill(job.source / "more", files=30, size=60_000, seed=2)
     assert job.program.backup("home")["cartridges"] == [1, 2]
     job.check(tmp_path / "out")
 
