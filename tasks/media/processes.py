@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
 _LARGE_BLOCK = 1 << 20
+_HELD = {signal.SIGINT, signal.SIGTERM}
 # More than 32 MiB is refused.
 _LARGEST_BLOCK, _KEPT = 16 << 20, 24 << 20
 # Bytes of address space: the libraries alone take more than a gigabyte of it.
@@ -59,7 +60,9 @@ def in_processes(jobs: Sequence[Callable[[], Result]], workers: int) -> Iterator
     count = min(workers, len(jobs))
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
         try:
-            yield from pool.map(_run_job, range(len(jobs)))
+            with _signals_held():
+                results = pool.map(_run_job, range(len(jobs)))
+            yield from results
         except BaseException:
             threading.excepthook = lambda _: None  # the pool's own thread complains of what follows
             for child in multiprocessing.active_children():
@@ -81,7 +84,8 @@ def beside(job: Callable[[Callable[[Result], None]], None]) -> Iterator[list[Res
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_do_beside, args=(job, sender.send))
     results: list[Result] = []
-    child.start()
+    with _signals_held():
+        child.start()
     sender.close()
     try:
         yield results
@@ -103,10 +107,21 @@ def _run_job(index: int) -> Any:
     return _jobs[index]()
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold signals back while processes are forked: these would take them as their parent does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
     """Set a forked process up: the parent tells it to stop, signals to the parent do not."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     die_with_parent()
 
 
