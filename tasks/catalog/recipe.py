@@ -259,16 +259,12 @@ def _members(rows: pa.RecordBatch, chosen: Any) -> Iterator[tuple[int, tar.Membe
     if not len(index):
         return
     taken = rows.take(pa.array(index))
-    facts = zip(
-        index.tolist(),
-        keys(taken).to_pylist(),
-        integers(taken.column("mtime")).tolist(),
-        *(words(taken.column(name)).to_pylist() for name in _TEXTS),
-        *(taken.column(name).to_pylist() for name in _PLAIN),
-        strict=True,
-    )
-    for row, path, mtime, source, kind, user, group, size, *ids, target, rdev, xattrs in facts:
-        mode, uid, gid = ids
+    texts = zip(*(words(taken.column(name)).to_pylist() for name in _TEXTS), strict=True)
+    plain = zip(*(taken.column(name).to_pylist() for name in _PLAIN), strict=True)
+    times = integers(taken.column("mtime")).tolist()
+    found = zip(index.tolist(), keys(taken).to_pylist(), times, texts, plain, strict=True)
+    for row, path, mtime, (source, kind, user, group), facts in found:
+        size, mode, uid, gid, target, rdev, xattrs = facts
         above = source.encode() + b"/" if kind == "hardlink" else b""
         yield (
             row,

@@ -128,7 +128,7 @@ def _right(cartridge: Cartridge, name: str, candidates: list[str], damaged: set[
     """Return which of several digests a file has, None where it has none of them."""
     if name not in damaged:
         return candidates[0]
-    [(digest, _)] = digests_on_medium([cartridge.file(name)], _ignore)
+    [(digest, _)] = digests_on_medium([cartridge.file(name)], lambda count: None)
     return digest if digest in candidates[1:] else None
 
 
@@ -153,14 +153,10 @@ def reading_ahead(cartridge: Cartridge, sums: Mapping[str, str]) -> Iterator[lis
     names = list(sums)
 
     def read(tell: Callable[[str], None]) -> None:
-        found = digests_on_medium((cartridge.file(name) for name in names), _ignore)
+        found = digests_on_medium((cartridge.file(name) for name in names), lambda count: None)
         for name, (digest, _) in zip(names, found, strict=True):
             if digest == sums[name]:
                 tell(name)
 
     with beside(read) as done:
         yield done
-
-
-def _ignore(count: int) -> None:
-    """Count nothing."""

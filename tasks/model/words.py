@@ -222,8 +222,9 @@ class WriteReceipt:
     archives: list[str]
     bytes: int
     last: bool
-    # Names of archives on it that were read back while its catalog was put together.
-    read_back: list[str]
+    # Archives on it that were read back while its catalog was put together; a run that an earlier
+    # version began has receipts that do not tell.
+    read_back: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

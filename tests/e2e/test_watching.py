@@ -155,7 +155,7 @@ class Slow:
     def __getattr__(self, name):
         return getattr(sys.__stderr__, name)
 
-import rich.progress
+import rich.progress  # or loading it would take up most of the time in which there are bars
 sys.stderr = Slow()
 for n in range(30):
     with watching(Run(Place(sys.argv[1], "home"), sys.argv[2])):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.formats import records
 from tasks.model.errors import FormatDamaged, FormatUnsupported
-from tasks.model.words import FORMAT_VERSION, JournalLine, Label
+from tasks.model.words import FORMAT_VERSION, JournalLine, Label, WriteReceipt
 
 FILE = "/media/c1/CARTRIDGE.json"
 FACTS: dict[str, Any] = {
@@ -161,3 +161,9 @@ def test_the_sums_are_what_sha256sum_writes_and_checks(tmp_path: Path) -> None:
 def test_nonsense_is_no_list_of_sums(text: bytes) -> None:
     with pytest.raises(FormatDamaged, match=FILE):
         records.read_sums(text, FILE)
+
+
+def test_a_receipt_of_a_run_that_an_earlier_version_began_is_read() -> None:
+    facts = {"sequence": 1, "serial": 1, "uuid": "u", "path": "/m", "archives": []}
+    text = json.dumps(facts | {"bytes": 0, "last": True}).encode()
+    assert records.from_json(WriteReceipt, text, "receipt").read_back == []
