@@ -29,9 +29,9 @@ from tasks.model.errors import SourceMissing, SourceNotMounted
 from tasks.model.profile import Source
 from tasks.model.words import ScanSummary, SourceRoot, Trouble
 
-# So many entries are listed before the rest is shared out, in so many pieces.
-_OUTLINE = 1 << 11
+# The tree is listed until it has so many folders to go into, or so many entries are known.
 _PIECES = 64
+_OUTLINE = 1 << 14
 
 
 class ScanSource(Stage):
@@ -73,7 +73,7 @@ def scan(
     """
     root = os.fsencode(source_path(source, workspace))
     walk = _open(source, root, workspace)
-    pieces = _pieces(walk.outline(_OUTLINE))
+    pieces = _pieces(walk.outline(_PIECES, _OUTLINE))
     links, totals, folder = HardLinks(), _Totals(), os.path.dirname(path)
     with contextlib.ExitStack() as stack:
         spools = [stack.enter_context(TemporaryFile(dir=folder)) for _ in pieces]

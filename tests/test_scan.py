@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks import scan
+from tasks.media.source import Walk
 from tasks.model.profile import Source
 from tasks.model.words import ScanSummary
 from tests.helpers.rows import Row, read
@@ -80,3 +81,17 @@ def test_troubles_and_sockets_are_told_whoever_met_them(tmp_path: Path) -> None:
         other.bind(str(tmp_path / "tree" / "f" / "s"))
         summary, _ = scanned(tmp_path / "tree", tmp_path / "w", 3)
     assert sorted(summary.sockets) == ["s/b/deep/s", "s/f/s"]
+
+
+def test_an_even_tree_is_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "_PIECES", 8)
+    for number in range(20 * 10 * 5):
+        folder = tmp_path / str(number % 20) / str(number % 200)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).touch()
+    walk = Walk(Source(path=str(tmp_path), name="s"), os.fsencode(tmp_path), [])
+    pieces = scan._pieces(walk.outline(8, 150))
+    sizes = [sum(len(found.paths) for found in walk.entries(piece)) for piece in pieces]
+    assert sum(sizes) == 20 + 200 + 1000
+    assert len(pieces) > 5
+    assert max(sizes) <= 2 * min(sizes[:-1])

@@ -81,20 +81,21 @@ class Walk:
         twin.unread, twin.sockets = [], []
         return twin
 
-    def outline(self, least: int) -> list[Child]:
-        """List the tree from the top, folder by folder, until `least` entries are known, or all.
+    def outline(self, share: int, most: int) -> list[Child]:
+        """List the tree from the top, level by level, until `share` folders are to be gone into.
 
-        The entries come in manifest order, some of them folders that are still to be gone into:
-        very wide ones always are, be it the source's own.
+        The entries come in manifest order; with `most` of them, no other folder is listed, and a
+        very wide one, be it the source's own, never is.
         """
         children: list[Child] = [(b"", self.facts, None, None, True)]
-        known, before = 0, -1
-        while before < known < least:  # else enough are known, or none but very wide folders left
-            before, opened = known, []
+        known, grows = 0, True
+        while grows and sum(child[-1] for child in children) < share:
+            grows, opened = False, []
             for child in children:
-                inside = self._few(child[0]) if child[-1] and known < least else None
+                inside = self._few(child[0]) if child[-1] and known < most else None
                 opened += [child] if inside is None else [(*child[:-1], False), *inside]
                 known += len(inside or ())
+                grows = grows or inside is not None
             children = opened
         return children
 

@@ -29,7 +29,7 @@ def walk(root: Path, **rules: Any) -> Walk:
 
 
 def all_of(walked: Walk) -> Iterator[Found]:
-    for found in walked.entries(walked.outline(1)):
+    for found in walked.entries(walked.outline(1, 1)):
         assert len(found.paths) == len(found.stats) == len(found.targets) == len(found.xattrs)
         yield found
 
@@ -116,15 +116,21 @@ def test_an_attribute_of_any_name_is_kept(source: Path) -> None:
 
 
 @settings(max_examples=60)
-@given(trees(max_entries=14), st.integers(1, 14), st.integers(0, 14), st.integers(1, 9))
+@given(
+    trees(max_entries=14),
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.integers(0, 14),
+    st.integers(1, 9),
+)
 def test_a_walk_that_is_cut_in_two_finds_the_same(
-    tmp_path_factory: pytest.TempPathFactory, tree: Tree, least: int, cut: int, wide: int
+    tmp_path_factory: pytest.TempPathFactory, tree: Tree, share: int, most: int, cut: int, wide: int
 ) -> None:
     root = tmp_path_factory.mktemp("walk")
     materialise(tree, root)
     with unittest.mock.patch("tasks.media.source._WIDE", wide):
         walked = walk(root)
-        outline = walked.outline(least)
+        outline = walked.outline(share, most)
         halves = [walked.branch().entries(half) for half in (outline[:cut], outline[cut:])]
         parted = [path for half in halves for found in half for path in found.paths]
     whole = paths(walk(root))
@@ -138,7 +144,7 @@ from tasks.model.profile import Source
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 walk, before = Walk(Source(path=sys.argv[1], name="s"), os.fsencode(sys.argv[1]), []), peak()
-count = sum(len(found.paths) for found in walk.entries(walk.outline(1000)))
+count = sum(len(found.paths) for found in walk.entries(walk.outline(64, 1000)))
 print(count, peak() - before)
 """
 
@@ -336,7 +342,7 @@ def test_a_folder_that_may_be_listed_and_not_entered_is_reported_name_by_name(
 def test_a_folder_that_vanishes_on_the_way_is_reported(source: Path) -> None:
     make(source, *(f"{folder}/{name:05}" for folder in "ab" for name in range(8500)), "c/x")
     walked = walk(source)
-    pieces = walked.entries(walked.outline(1))
+    pieces = walked.entries(walked.outline(1, 1))
     next(pieces)
     (source / "c" / "x").unlink()
     (source / "c").rmdir()
@@ -349,7 +355,7 @@ def test_a_link_in_place_of_a_folder_is_never_followed(source: Path, tmp_path: P
     make(source, *(f"a/{name:05}" for name in range(17_000)), "z/x")
     make(tmp_path, "elsewhere/secret")
     walked = walk(source)
-    pieces = walked.entries(walked.outline(1))
+    pieces = walked.entries(walked.outline(1, 1))
     next(pieces)
     (source / "z" / "x").unlink()
     (source / "z").rmdir()
