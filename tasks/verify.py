@@ -15,7 +15,7 @@ from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name, verdict_name
 from tasks.media import locks
 from tasks.media.cartridge import Cartridge
-from tasks.media.readback import Verdict, expected_sums, read_back
+from tasks.media.readback import Verdict, expected_sums, read_back, written_at
 from tasks.model.errors import CartridgeWanted, DamageFound
 from tasks.model.units import iso
 from tasks.model.words import WriteReceipt
@@ -81,14 +81,15 @@ def verify_session(
 
 
 def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str, str]:
-    """Choose what is read back: the catalog, and archives that nobody has read yet.
+    """Choose what is read back: the catalog, and archives that nobody has read as they are now.
 
     When a cartridge is full all of it is read.
     """
     sums = expected_sums(cartridge)
     if _is_full(run, receipt):
         return sums
-    chosen = to_be_read(run, cartridge).keys() - set(receipt.read_back)
+    read = {n for n, time in receipt.already_read.items() if written_at(cartridge, n) == time}
+    chosen = to_be_read(run, cartridge).keys() - read
     return {n: d for n, d in sums.items() if n in chosen or not n.startswith("archives/")}
 
 

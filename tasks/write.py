@@ -67,11 +67,11 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
                 cartridge.tidy([run.snapshot])
                 guards.reconcile(cartridge, run)
                 cartridge.used()
-        last, read_back = _fill(run, cartridges, meter), list[str]()
+        last, read = _fill(run, cartridges, meter), dict[str, int]()
         with distrusting(run, first):
             if last or first.label.serial in run.placed().values():  # placed now, or before a kill
-                last, read_back = _seal(run, first, complete=last)
-    return _receipt(run, sequence, first, last=last, read_back=read_back)
+                last, read = _seal(run, first, complete=last)
+    return _receipt(run, sequence, first, last=last, read=read)
 
 
 def _fill(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str], Meter]) -> bool:
@@ -102,7 +102,7 @@ def _gauge(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str
 
 
 def _receipt(
-    run: Run, sequence: int, cartridge: Cartridge, *, last: bool, read_back: list[str]
+    run: Run, sequence: int, cartridge: Cartridge, *, last: bool, read: dict[str, int]
 ) -> WriteReceipt:
     label = cartridge.label
     run.store.alter_cartridge(label.uuid, used=cartridge.used())
@@ -117,11 +117,11 @@ def _receipt(
         archives=numbers,
         bytes=sum(sizes[number] for number in numbers),
         last=last,
-        read_back=read_back,
+        already_read=read,
     )
 
 
-def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, list[str]]:
+def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, dict[str, int]]:
     """Seal the cartridge; return whether the run is complete with it, and what was read back.
 
     Where there is no room for the catalog, the newest archives make room and are packed again.
@@ -134,7 +134,7 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, list
             mine = [n for n, serial in placed.items() if serial == cartridge.label.serial]
             if not mine:
                 cartridge.write_sums()  # some of the catalog may be new, some old
-                return False, []
+                return False, {}
             newest = max(mine)
             cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
             cartridge.tidy([run.snapshot])
@@ -142,16 +142,16 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, list
             complete = False
 
 
-def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> list[str]:
+def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> dict[str, int]:
     """Put the catalog on the cartridge: all of it, or what is known while a run goes on.
 
     The medium has nothing to do until it is put together: archives are read back meanwhile.
-    Returns the names of those that are as they should be.
+    Returns those that are as they should be, and when each was written to last.
     """
     name = "manifest.parquet" if complete else "partial.parquet"
     manifest, store = run.path(name), run.store
     early = to_be_read(run, cartridge) if complete else {}  # a full one is read as a whole
-    with reading_ahead(cartridge, early) as read_back:
+    with reading_ahead(cartridge, early) as done:
         assemble(run, summaries(run), manifest, complete=complete)
         archives = export.write_archives(run)
         recipe = export.write_recipe_of(run) if complete else None
@@ -159,4 +159,4 @@ def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> list[str]
     owed = export.owed(cartridge, store, run.snapshot)
     cap = run.request.profile.cartridges.capacity
     export.seal(cartridge, store, newest, archives, owed, cap)
-    return read_back
+    return dict(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -144,19 +145,29 @@ def read_back(
 
 
 @contextlib.contextmanager
-def reading_ahead(cartridge: Cartridge, sums: Mapping[str, str]) -> Iterator[list[str]]:
+def reading_ahead(cartridge: Cartridge, sums: Mapping[str, str]) -> Iterator[list[tuple[str, int]]]:
     """Read files back for as long as the block lasts, which must not write to the cartridge.
 
-    Afterwards the list names those that the medium has as they should be. What is damaged, or was
-    not reached, it does not name: somebody else is to read that, and to say so.
+    Afterwards the list names those that the medium has as they should be, and when each was written
+    to last. What is damaged, or was not reached, it does not name: somebody else is to read that,
+    and to say so.
     """
     names = list(sums)
 
-    def read(tell: Callable[[str], None]) -> None:
+    def read(tell: Callable[[tuple[str, int]], None]) -> None:
+        times = [written_at(cartridge, name) for name in names]
         found = digests_on_medium((cartridge.file(name) for name in names), lambda count: None)
-        for name, (digest, _) in zip(names, found, strict=True):
+        for name, time, (digest, _) in zip(names, times, found, strict=True):
             if digest == sums[name]:
-                tell(name)
+                tell((name, time))
 
     with beside(read) as done:
         yield done
+
+
+def written_at(cartridge: Cartridge, name: str) -> int:
+    """Return when a file was written to last, in nanoseconds since 1970; -1 where there is none."""
+    try:
+        return os.lstat(cartridge.file(name)).st_mtime_ns
+    except OSError:
+        return -1

@@ -222,9 +222,9 @@ class WriteReceipt:
     archives: list[str]
     bytes: int
     last: bool
-    # Archives on it that were read back while its catalog was put together; a run that an earlier
-    # version began has receipts that do not tell.
-    read_back: list[str] = field(default_factory=list)
+    # Archives on it that were read back while its catalog was put together, and when each was
+    # written to last, in nanoseconds since 1970. Receipts of earlier versions do not tell.
+    already_read: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

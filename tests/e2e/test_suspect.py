@@ -130,6 +130,24 @@ def test_what_reads_back_wrong_goes_to_another_cartridge(
     assert snapshot_of(job.cartridges[0]) == before, "a suspect cartridge was written"
 
 
+def test_what_is_altered_once_it_was_read_back_early_is_read_again(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    """While the catalog was put together archives were read; the last word is of the end."""
+    fill(source, files=20, size=250_000)
+    job = Job(program, source, cartridges(2))
+    program.init("home", [source], job.cartridges)
+    process = program.start("backup", "--json", "home")
+    assert processes.wait_for(job.left("written/001.json"), process, pause=0)
+    processes.kill_all(process)
+    if job.left("verified/001.json")():
+        pytest.skip("the read-back was faster than the test")
+    spoil(Medium(path=job.cartridges[0]).archives[0])
+    program.backup("home")
+    assert job.states() == {1: "suspect", 2: "open"}
+    job.check(tmp_path / "out", 1)
+
+
 def test_only_what_the_failed_cartridge_was_to_hold_is_packed_again(
     job: Job, tmp_path: Path
 ) -> None:

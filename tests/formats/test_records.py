@@ -166,4 +166,4 @@ def test_nonsense_is_no_list_of_sums(text: bytes) -> None:
 def test_a_receipt_of_a_run_that_an_earlier_version_began_is_read() -> None:
     facts = {"sequence": 1, "serial": 1, "uuid": "u", "path": "/m", "archives": []}
     text = json.dumps(facts | {"bytes": 0, "last": True}).encode()
-    assert records.from_json(WriteReceipt, text, "receipt").read_back == []
+    assert records.from_json(WriteReceipt, text, "receipt").already_read == {}

@@ -17,7 +17,13 @@ from tasks.media import cartridge as media
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge, rounded
 from tasks.media.labelling import write_label
-from tasks.media.readback import examine, expected_sums, read_back, reading_ahead
+from tasks.media.readback import (
+    examine,
+    expected_sums,
+    read_back,
+    reading_ahead,
+    written_at,
+)
 from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
@@ -307,7 +313,10 @@ def test_what_is_read_ahead_is_named_only_where_it_is_as_it_was_written(
     with reading_ahead(cartridge, {p.archive: p.sha256 for p in placed}) as done:
         while multiprocessing.active_children():
             time.sleep(0.01)
-    assert done == [placed[number].archive for number in (0, 3, 5)]
+    right = [placed[number].archive for number in (0, 3, 5)]
+    assert done == [(name, written_at(cartridge, name)) for name in right]
+    flip_a_bit(names[3], random.Random(1))
+    assert done[1] != (right[1], written_at(cartridge, right[1]))
 
 
 def test_reading_ahead_ends_when_the_medium_is_wanted_for_something_else(
