@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import luigi
@@ -112,6 +113,8 @@ class Packer:
         gone = [int(number) for number in taken_back(run)]
         self._claims = Claims(run.path("claims"), bundle.number, finished, gone)
         self._draft: Draft | None = None
+        # The end of the archive before it, which is flushed and noted meanwhile.
+        self._ending: Future[None] | None = None
         self._names = bool(os.environ.get(VERBOSE))
 
     def pack(self, seen: Callable[[int], None] = ignore) -> BundleReceipt:
@@ -121,14 +124,16 @@ class Packer:
         """
         bundle = self._bundle
         rows = self._run.path("pack.parquet")
-        for batch in rows_between(rows, bundle.start, bundle.stop, _BATCH_ROWS):
-            for entry in entries(batch, self._roots, self._done):
-                self._add(entry)
-                seen(entry.size + HEADER if entry.kind == "file" else HEADER)
-                if self._names:
-                    os.write(2, b"%s\n" % _printable(entry.name))
-        self._flush()
-        self._close_archive()
+        with ThreadPoolExecutor(1) as self._flusher:
+            for batch in rows_between(rows, bundle.start, bundle.stop, _BATCH_ROWS):
+                for entry in entries(batch, self._roots, self._done):
+                    self._add(entry)
+                    seen(entry.size + HEADER if entry.kind == "file" else HEADER)
+                    if self._names:
+                        os.write(2, b"%s\n" % _printable(entry.name))
+            self._flush()
+            self._close_archive()
+            self._await_end()
         self._claims.close()
         return BundleReceipt(number=bundle.number, archives=self._finished, troubles=self._troubles)
 
@@ -332,15 +337,30 @@ class Packer:
                 raise ArchiveNumbersUsedUp(limit=BUNDLE)
             number = self._number(self._next)
             self._next += 1
-            path = self._spool.draft(number, self._run.has_failed)
+            path = self._spool.draft(number, self._is_hopeless)
             draft = self._draft = Draft(int(number), path)
         return draft
 
+    def _is_hopeless(self) -> bool:
+        """Whether the spool will not be emptied any more; raise what kept an archive out of it."""
+        if self._ending is not None and self._ending.done():
+            self._ending.result()
+        return self._run.has_failed()
+
     def _close_archive(self) -> None:
-        """Publish the archive: data, then the lists, then the record that says so."""
+        """Have a thread end the archive: the medium, not the processor, is waited for."""
         draft, self._draft = self._draft, None
-        if draft is None:
-            return
+        if draft is not None:
+            self._await_end()
+            self._ending = self._flusher.submit(self._end, draft)
+
+    def _await_end(self) -> None:
+        """Wait until the archive before is published, and raise what went wrong with it."""
+        if self._ending is not None:
+            self._ending.result()
+
+    def _end(self, draft: Draft) -> None:
+        """Publish an archive: data, then the lists, then the record that says so."""
         run, number = self._run, f"{draft.number:010d}"
         archive = f"archives/{run.snapshot}/{number}{SUFFIX}"
         packed = draft.close(archive, run.path("packed", number))
