@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tasks.media.beneath import Beneath
 from tasks.media.draft import Draft, replace, shared_name
 from tasks.media.metadata import Facts, Settler, hands_down
 from tasks.media.safepaths import check_name
 from tasks.media.traits import Scratch, Traits, scratch
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FIND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+|names)\.tmp")
@@ -47,13 +47,15 @@ class Destination:
     root: bytes
     takes_any_name: bool = True
     _settler: Settler = field(default_factory=Settler)
-    _parent: bytes | None = None
-    _parent_fd: int = -1
+    _folders: Beneath = field(init=False)
     _parent_device: int = 0
     _drafts: int = 0
     # Every restore has draft names of its own: what another one left gets into no file.
     _token: bytes = field(default_factory=lambda: os.urandom(4).hex().encode())
     _process: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        self._folders = Beneath(self.root)
 
     @property
     def not_kept(self) -> Counter[str]:
@@ -125,7 +127,7 @@ class Destination:
     @contextlib.contextmanager
     def scratch(self, path: bytes) -> Iterator[Scratch]:
         """Give an empty folder inside of another, to try names out."""
-        fd = self._open_folder(path)
+        fd = self._folders.open(path)
         try:
             with scratch(fd, b".cartridge-%s-names.tmp" % self._token) as folder:
                 yield folder
@@ -137,7 +139,7 @@ class Destination:
 
         0 entries where it has no bound.
         """
-        fd = self._open_folder(path)
+        fd = self._folders.open(path)
         try:
             facts = os.statvfs(fd)
         finally:
@@ -200,7 +202,7 @@ class Destination:
 
     def sweep(self, path: bytes) -> frozenset[bytes]:
         """Remove the drafts of whole files that a killed restore left; return the other names."""
-        fd = self._open_folder(path)
+        fd = self._folders.open(path)
         try:
             with os.scandir(fd) as listing:
                 names = [entry.name for entry in listing]
@@ -301,7 +303,7 @@ class Destination:
     def settle_folder(self, path: bytes, facts: Facts) -> None:
         """Give a folder its metadata, once nothing more is written into it."""
         parent, name = self.at(path)
-        fd = os.open(name, _FOLDER, dir_fd=parent)
+        fd = self._folders.below(parent, name)
         # It may have been made below a folder that hands things down.
         inherits, self._settler.inherits = self._settler.inherits, True
         try:
@@ -328,39 +330,23 @@ class Destination:
         """Return the open parent folder and the name of an entry; the last parent is kept open."""
         folder, _, name = path.rpartition(b"/")
         check_name(name)
-        if folder != self._parent:
-            fd = self._open_folder(folder)
-            if self._parent_fd >= 0:
-                os.close(self._parent_fd)
-            self._parent, self._parent_fd = folder, fd
+        is_there = self._folders.is_at(folder)
+        fd = self._folders.go_to(folder)
+        if not is_there:
             facts = os.fstat(fd)
             self._parent_device = facts.st_dev
             self._settler.inherits = hands_down(fd, facts.st_mode)
-        return self._parent_fd, name
-
-    def _open_folder(self, path: bytes) -> int:
-        """Open a folder step by step, following no link on the way."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for name in path.split(b"/") if path else ():
-            try:
-                check_name(name)
-                below = os.open(name, _FOLDER, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        return fd, name
 
     def forget_parent(self) -> None:
         """Let go of the folder that is kept open; a forked process must not share it."""
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
-        self._parent, self._parent_fd = None, -1
+        self._folders.forget()
         self._process = os.getpid()
 
     def entries(self, path: bytes = b"") -> Iterator[tuple[bytes, bool]]:
         """Yield (path, is folder) of what is there, folders before what they hold."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            fd = self._open_folder(path)
+            fd = self._folders.open(path)
             try:
                 with os.scandir(fd) as listing:
                     found = sorted(
