@@ -113,8 +113,8 @@ class Packer:
         gone = [int(number) for number in taken_back(run)]
         self._claims = Claims(run.path("claims"), bundle.number, finished, gone)
         self._draft: Draft | None = None
-        # The end of the archive before it, which is flushed and noted meanwhile.
-        self._ending: Future[None] | None = None
+        # The archive before it, which a thread publishes while this one is filled.
+        self._published: Future[None] | None = None
         self._names = bool(os.environ.get(VERBOSE))
 
     def pack(self, seen: Callable[[int], None] = ignore) -> BundleReceipt:
@@ -124,7 +124,7 @@ class Packer:
         """
         bundle = self._bundle
         rows = self._run.path("pack.parquet")
-        with ThreadPoolExecutor(1) as self._flusher:
+        with ThreadPoolExecutor(1) as self._publisher:
             for batch in rows_between(rows, bundle.start, bundle.stop, _BATCH_ROWS):
                 for entry in entries(batch, self._roots, self._done):
                     self._add(entry)
@@ -133,7 +133,7 @@ class Packer:
                         os.write(2, b"%s\n" % _printable(entry.name))
             self._flush()
             self._close_archive()
-            self._await_end()
+            self._await_published()
         self._claims.close()
         return BundleReceipt(number=bundle.number, archives=self._finished, troubles=self._troubles)
 
@@ -343,23 +343,23 @@ class Packer:
 
     def _is_hopeless(self) -> bool:
         """Whether the spool will not be emptied any more; raise what kept an archive out of it."""
-        if self._ending is not None and self._ending.done():
-            self._ending.result()
+        if self._published is not None and self._published.done():
+            self._published.result()
         return self._run.has_failed()
 
     def _close_archive(self) -> None:
-        """Have a thread end the archive: the medium, not the processor, is waited for."""
+        """Have a thread publish the archive: that waits for the disk, not for the processor."""
         draft, self._draft = self._draft, None
         if draft is not None:
-            self._await_end()
-            self._ending = self._flusher.submit(self._end, draft)
+            self._await_published()
+            self._published = self._publisher.submit(self._publish, draft)
 
-    def _await_end(self) -> None:
+    def _await_published(self) -> None:
         """Wait until the archive before is published, and raise what went wrong with it."""
-        if self._ending is not None:
-            self._ending.result()
+        if self._published is not None:
+            self._published.result()
 
-    def _end(self, draft: Draft) -> None:
+    def _publish(self, draft: Draft) -> None:
         """Publish an archive: data, then the lists, then the record that says so."""
         run, number = self._run, f"{draft.number:010d}"
         archive = f"archives/{run.snapshot}/{number}{SUFFIX}"

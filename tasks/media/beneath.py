@@ -1,62 +1,83 @@
-"""Folders beneath a root, opened step by step so that no planted link is followed."""
+"""Opening what lies beneath a root, whatever its depth, so that no planted link is followed."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from tasks.media.safepaths import check_name
+from tasks.media.safepaths import check_name, check_path
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A path that is longer than this is opened step by step: the kernel takes 4,096 bytes at once.
+LONG = 3500
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_beneath(root: bytes, path: bytes, flags: int) -> int:
+    """Open `root/path`, whatever its length, and return the file descriptor.
+
+    Raises OSError as `open` does.
+    """
+    if len(root) + len(path) < LONG:
+        return os.open(root + b"/" + path, flags)
+    return open_stepwise(root, path, flags)
+
+
+def open_stepwise(root: bytes, path: bytes, flags: int) -> int:
+    """Open `root/path` folder by folder, following no link below the root.
+
+    Raises OSError as `open` does.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    *folders, last = path.split(b"/")
+    try:
+        for name in folders:
+            below = os.open(name, FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        return os.open(last, flags, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 @dataclass(slots=True)
-class Beneath:
-    """Opens folders; `path` arguments are relative to the root, b"" is the root itself.
+class Folders:
+    """Opens folders; `path` arguments come from a catalog, b"" is the root itself.
 
-    The folder asked for last is kept open, and the one that it lies in, where the next often lies.
+    The folder gone to last, `path`, is kept open as `fd`, and so is the one that it lies in, where
+    the next often lies. UnsafePathError is raised for a path that would lead out of the root.
     """
 
     root: bytes
-    _path: bytes | None = None
-    _fd: int = -1
+    path: bytes | None = None
+    fd: int = -1
     _above: bytes | None = None
     _above_fd: int = -1
 
     def open(self, path: bytes) -> int:
         """Open a folder; the caller closes it."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for name in path.split(b"/") if path else ():
-            try:
-                below = self.below(fd, name)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        if not path:
+            return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        check_path(path)
+        return open_stepwise(self.root, path, FOLDER)
 
     @staticmethod
     def below(fd: int, name: bytes) -> int:
-        """Open a folder in an open one."""
+        """Open a folder in an open one; the caller closes it."""
         check_name(name)
-        return os.open(name, _FOLDER, dir_fd=fd)
-
-    def is_at(self, path: bytes) -> bool:
-        """Whether a folder is the one that is kept open."""
-        return path == self._path
+        return os.open(name, FOLDER, dir_fd=fd)
 
     def go_to(self, path: bytes) -> int:
-        """Return a folder that stays open until another is asked for."""
-        if path != self._path:
-            fd = self._open_near(path)
-            _close(self._fd)
-            self._path, self._fd = path, fd
-        return self._fd
+        """Return a folder that stays open until another is gone to."""
+        fd = self._open_near(path)
+        _close(self.fd)
+        self.path, self.fd = path, fd
+        return fd
 
     def _open_near(self, path: bytes) -> int:
         if not path:
             self._keep_above(None, -1)  # it may be gone before somebody goes there again
             return self.open(path)
-        check_name(path.partition(b"/")[0])  # nothing is there where a path begins with a slash
+        check_path(path)
         above, _, name = path.rpartition(b"/")
         if above != self._above:
             self._keep_above(above, self.open(above))
@@ -69,8 +90,8 @@ class Beneath:
     def forget(self) -> None:
         """Let go of the folders that are kept open; a forked process must not share them."""
         self._keep_above(None, -1)
-        _close(self._fd)
-        self._path, self._fd = None, -1
+        _close(self.fd)
+        self.path, self.fd = None, -1
 
 
 def _close(fd: int) -> None:

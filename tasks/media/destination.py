@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tasks.media.beneath import Beneath
+from tasks.media.beneath import Folders
 from tasks.media.draft import Draft, replace, shared_name
 from tasks.media.metadata import Facts, Settler, hands_down
 from tasks.media.safepaths import check_name
@@ -47,7 +47,7 @@ class Destination:
     root: bytes
     takes_any_name: bool = True
     _settler: Settler = field(default_factory=Settler)
-    _folders: Beneath = field(init=False)
+    _folders: Folders = field(init=False)
     _parent_device: int = 0
     _drafts: int = 0
     # Every restore has draft names of its own: what another one left gets into no file.
@@ -55,7 +55,7 @@ class Destination:
     _process: int = field(default_factory=os.getpid)
 
     def __post_init__(self) -> None:
-        self._folders = Beneath(self.root)
+        self._folders = Folders(self.root)
 
     @property
     def not_kept(self) -> Counter[str]:
@@ -330,13 +330,12 @@ class Destination:
         """Return the open parent folder and the name of an entry; the last parent is kept open."""
         folder, _, name = path.rpartition(b"/")
         check_name(name)
-        is_there = self._folders.is_at(folder)
-        fd = self._folders.go_to(folder)
-        if not is_there:
+        if folder != self._folders.path:
+            fd = self._folders.go_to(folder)
             facts = os.fstat(fd)
             self._parent_device = facts.st_dev
             self._settler.inherits = hands_down(fd, facts.st_mode)
-        return fd, name
+        return self._folders.fd, name
 
     def forget_parent(self) -> None:
         """Let go of the folder that is kept open; a forked process must not share it."""

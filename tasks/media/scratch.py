@@ -10,7 +10,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from tasks.media.beneath import FOLDER
+
 # Seconds: one that has just been made may not be locked yet.
 _FRESH = 10
 
@@ -25,7 +26,7 @@ def scratch(prefix: str) -> Iterator[str]:
     above = tempfile.gettempdir()
     _sweep(above, prefix)
     folder = tempfile.mkdtemp(prefix=prefix, dir=above)
-    fd = os.open(folder, _FOLDER)
+    fd = os.open(folder, FOLDER)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield folder
@@ -39,7 +40,7 @@ def _sweep(above: str, prefix: str) -> None:
         found = [entry.path for entry in listing if entry.name.startswith(prefix)]
     for path in found:
         with contextlib.suppress(OSError):
-            fd = os.open(path, _FOLDER)
+            fd = os.open(path, FOLDER)
             facts = os.fstat(fd)
             if facts.st_uid == os.geteuid() and facts.st_mtime < time.time() - _FRESH:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +64,7 @@ def _empty(folder: int) -> None:
             os.unlink(name, dir_fd=folder)
             continue
         os.chmod(name, 0o700, dir_fd=folder)
-        below = os.open(name, _FOLDER, dir_fd=folder)
+        below = os.open(name, FOLDER, dir_fd=folder)
         try:
             _empty(below)
         finally:

@@ -11,18 +11,16 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tasks.media.beneath import FOLDER, LONG, open_beneath
 from tasks.media.patterns import Rules
 from tasks.model.profile import Source
 
-# A path that is longer than this is opened step by step: the kernel takes 4,096 bytes at once.
-_LONG = 3500
 _BATCH = 1 << 14
 # So many entries of one folder are known at a time; of the others only the names.
 _WIDE = 1 << 13
 # What os.fsencode looks up for every name anew.
 _CODING = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Xattrs = list[tuple[str, bytes]]
 
@@ -81,15 +79,15 @@ class Walk:
         twin.unread, twin.sockets = [], []
         return twin
 
-    def outline(self, share: int, most: int) -> list[Child]:
-        """List the tree from the top, level by level, until `share` folders are to be gone into.
+    def outline(self, folders: int, most: int) -> list[Child]:
+        """List the tree from the top, level by level, until so many folders are to be gone into.
 
         The entries come in manifest order; with `most` of them, no other folder is listed, and a
         very wide one, be it the source's own, never is.
         """
         children: list[Child] = [(b"", self.facts, None, None, True)]
         known, grows = 0, True
-        while grows and sum(child[-1] for child in children) < share:
+        while grows and sum(child[-1] for child in children) < folders:
             grows, opened = False, []
             for child in children:
                 inside = self._few(child[0]) if child[-1] and known < most else None
@@ -147,7 +145,7 @@ class Walk:
             start += _WIDE
 
     def _open(self, folder: bytes) -> int:
-        flags = _FOLDER if folder else _FOLDER & ~os.O_NOFOLLOW
+        flags = FOLDER if folder else FOLDER & ~os.O_NOFOLLOW
         return open_beneath(self._root, folder, flags)
 
     def _keys(self, fd: int, folder: bytes) -> list[bytes]:
@@ -166,7 +164,7 @@ class Walk:
     def _look_at(self, fd: int, folder: bytes, keys: Sequence[bytes]) -> list[Child]:
         prefix = folder + b"/" if folder else b""
         place = self._root + b"/" + prefix
-        if len(place) > _LONG:
+        if len(place) > LONG:
             place = b"/proc/self/fd/%d/" % fd
         children = []
         for key in keys:
@@ -214,33 +212,6 @@ class Walk:
 
     def _report(self, path: bytes, reason: str, *, folder: bool) -> None:
         self.unread.append(Unread(path, reason, folder))
-
-
-def open_beneath(root: bytes, path: bytes, flags: int) -> int:
-    """Open `root/path`, whatever its length, and return the file descriptor.
-
-    Raises OSError as `open` does.
-    """
-    if len(root) + len(path) < _LONG:
-        return os.open(root + b"/" + path, flags)
-    return open_stepwise(root, path, flags)
-
-
-def open_stepwise(root: bytes, path: bytes, flags: int) -> int:
-    """Open `root/path` folder by folder, following no link below the root.
-
-    Raises OSError as `open` does.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    *folders, last = path.split(b"/")
-    try:
-        for name in folders:
-            below = os.open(name, _FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        return os.open(last, flags, dir_fd=fd)
-    finally:
-        os.close(fd)
 
 
 def root_xattrs(root: bytes) -> Xattrs:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tasks.media.source import data_extents, open_beneath, open_stepwise
+from tasks.media.beneath import open_beneath, open_stepwise
+from tasks.media.source import data_extents
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file that changes while it is read is read again so many times, with these pauses in seconds.

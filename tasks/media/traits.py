@@ -9,7 +9,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from tasks.media.beneath import FOLDER
+
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Names that some file system or other refuses or alters.
 _HARD_NAMES = (b'a:?*"<>|\\\x01\n\x7f', b"a.", b"a ", b" a", b"aux", b"\xff", b"n" * 255)
@@ -90,7 +91,7 @@ def scratch(folder: int, name: bytes) -> Iterator[Scratch]:
     """Give a scratch folder called `name` in an open folder; it is gone after the block."""
     os.mkdir(name, 0o700, dir_fd=folder)
     try:
-        fd = os.open(name, _FOLDER, dir_fd=folder)
+        fd = os.open(name, FOLDER, dir_fd=folder)
         try:
             yield Scratch(fd)
         finally:

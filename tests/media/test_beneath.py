@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.media.beneath import Beneath
+from tasks.media.beneath import Folders
 from tasks.media.safepaths import UnsafePathError
 
 FOLDERS = [b"", b"a", b"a/b", b"a/b/c", b"a/b/d", b"a/e", b"f/b"]
@@ -17,12 +17,12 @@ NO_FOLDER = r"Not a directory|Too many levels"
 
 
 @pytest.fixture
-def beneath(tmp_path: Path) -> Iterator[Beneath]:
+def folders(tmp_path: Path) -> Iterator[Folders]:
     for folder in FOLDERS:
         (tmp_path / os.fsdecode(folder)).mkdir(parents=True, exist_ok=True)
-    folders = Beneath(os.fsencode(tmp_path))
-    yield folders
-    folders.forget()
+    opened = Folders(os.fsencode(tmp_path))
+    yield opened
+    opened.forget()
 
 
 def open_files() -> int:
@@ -37,7 +37,7 @@ def test_any_walk_leads_to_the_folders_that_were_asked_for(
     root = os.fsencode(tmp_path_factory.mktemp("beneath"))
     for folder in FOLDERS:
         os.makedirs(os.path.join(root, folder), exist_ok=True)
-    folders, before = Beneath(root), open_files()
+    folders, before = Folders(root), open_files()
     for folder in walk:
         assert os.path.samestat(os.fstat(folders.go_to(folder)), os.stat(root + b"/" + folder))
         assert open_files() <= before + 2
@@ -46,25 +46,25 @@ def test_any_walk_leads_to_the_folders_that_were_asked_for(
 
 
 @pytest.mark.parametrize("link", [b"a", b"a/b", b"a/b/c"])
-def test_no_link_is_followed(beneath: Beneath, tmp_path: Path, link: bytes) -> None:
+def test_no_link_is_followed(folders: Folders, tmp_path: Path, link: bytes) -> None:
     place = tmp_path / os.fsdecode(link)
     shutil.rmtree(place)
     place.symlink_to(tmp_path / "f")
     with pytest.raises(OSError, match=NO_FOLDER):
-        beneath.go_to(b"a/b/c")
+        folders.go_to(b"a/b/c")
     with pytest.raises(OSError, match=NO_FOLDER):
-        beneath.open(b"a/b/c")
+        folders.open(b"a/b/c")
 
 
 def test_a_folder_that_was_made_anew_is_the_one_that_is_opened(
-    beneath: Beneath, tmp_path: Path
+    folders: Folders, tmp_path: Path
 ) -> None:
     """Whoever removes a folder has gone to the one that it lies in."""
-    beneath.go_to(b"a/b")
-    beneath.go_to(b"")
+    folders.go_to(b"a/b")
+    folders.go_to(b"")
     shutil.rmtree(tmp_path / "a")
     (tmp_path / "a" / "b").mkdir(parents=True)
-    found = os.fstat(beneath.go_to(b"a/b"))
+    found = os.fstat(folders.go_to(b"a/b"))
     assert os.path.samestat(found, os.stat(tmp_path / "a" / "b"))
     assert found.st_nlink > 0
 
@@ -72,8 +72,8 @@ def test_a_folder_that_was_made_anew_is_the_one_that_is_opened(
 @pytest.mark.parametrize(
     "path", [b"/", b"/a", b"/a/b", b"a/", b"a//b", b"..", b"a/../f", b"a/.", b"\0"]
 )
-def test_what_leads_out_is_refused(beneath: Beneath, path: bytes) -> None:
+def test_what_leads_out_is_refused(folders: Folders, path: bytes) -> None:
     with pytest.raises(UnsafePathError):
-        beneath.go_to(path)
+        folders.go_to(path)
     with pytest.raises(UnsafePathError):
-        beneath.open(path)
+        folders.open(path)

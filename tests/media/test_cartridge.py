@@ -1,11 +1,7 @@
 """A cartridge: what its journal names lies whole on it, and it is never filled beyond its caps."""
 
-import hashlib
-import multiprocessing
 import os
-import random
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +17,6 @@ from tasks.media.readback import (
     examine,
     expected_sums,
     read_back,
-    reading_ahead,
-    written_at,
 )
 from tasks.model.errors import (
     CartridgeFailed,
@@ -31,37 +25,10 @@ from tasks.model.errors import (
     RunActive,
     VolumeUnusable,
 )
-from tasks.model.words import JournalLine
 from tests.conftest import MakeVolume
-from tests.helpers.damage import flip_a_bit
+from tests.helpers.cartridge import SNAPSHOT, labelled, line, place
 
-SNAPSHOT = "20260101T000000Z"
 FOLDERS = 3 * 4096  # what a writer keeps free for the first journal line and the folders
-
-
-def labelled(folder: Path, capacity: int | None = None) -> Cartridge:
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"set_name": "home", "profile": "home", "created": "2026-01-01T00:00:00Z"}
-    write_label(str(folder), serial=1, capacity=capacity, **facts)
-    return Cartridge.open(str(folder))
-
-
-def line(number: int, data: bytes) -> JournalLine:
-    return JournalLine(
-        archive=f"archives/{SNAPSHOT}/{number:08}.tar.lz4",
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        snapshot=SNAPSHOT,
-    )
-
-
-def place(cartridge: Cartridge, number: int, data: bytes) -> JournalLine:
-    spooled = Path(cartridge.path).parent / "spooled"
-    spooled.write_bytes(data)
-    placed = line(number, data)
-    cartridge.place(placed, str(spooled))
-    spooled.unlink()
-    return placed
 
 
 def files(cartridge: Cartridge) -> set[str]:
@@ -284,50 +251,6 @@ def test_odd_names_on_a_cartridge_do_not_keep_it_from_being_sealed(
     Path(os.fsdecode(os.path.join(os.fsencode(cartridge.path), name))).write_bytes(b"foreign")
     cartridge.write_sums()
     assert "CARTRIDGE.json" in cartridge.sums()
-
-
-def test_reading_back_finds_what_is_altered_cut_or_gone(cartridge: Cartridge) -> None:
-    placed = [place(cartridge, number, os.urandom(9000)) for number in range(4)]
-    cartridge.seal({"README.txt": b"hi", "catalog/a": b"a"}, set())
-    assert read_back(cartridge, expected_sums(cartridge), lambda count: None).damaged == []
-    names = [Path(cartridge.file(p.archive)) for p in placed]
-    altered = bytearray(names[0].read_bytes())
-    altered[8999] ^= 1
-    names[0].write_bytes(altered)
-    os.truncate(names[1], 8000)
-    names[2].unlink()
-    Path(cartridge.file("catalog/a")).write_bytes(b"b")
-    verdict = read_back(cartridge, expected_sums(cartridge), lambda count: None)
-    assert verdict.damaged == sorted([*(p.archive for p in placed[:3]), "catalog/a"])
-    assert verdict.archives == 4
-
-
-def test_what_is_read_ahead_is_named_only_where_it_is_as_it_was_written(
-    cartridge: Cartridge,
-) -> None:
-    placed = [place(cartridge, number, os.urandom(9000)) for number in range(6)]
-    names = [Path(cartridge.file(p.archive)) for p in placed]
-    flip_a_bit(names[1], random.Random(1))
-    os.truncate(names[2], 8000)
-    names[4].unlink()
-    with reading_ahead(cartridge, {p.archive: p.sha256 for p in placed}) as done:
-        while multiprocessing.active_children():
-            time.sleep(0.01)
-    right = [placed[number].archive for number in (0, 3, 5)]
-    assert done == [(name, written_at(cartridge, name)) for name in right]
-    flip_a_bit(names[3], random.Random(1))
-    assert done[1] != (right[1], written_at(cartridge, right[1]))
-
-
-def test_reading_ahead_ends_when_the_medium_is_wanted_for_something_else(
-    cartridge: Cartridge,
-) -> None:
-    placed = place(cartridge, 1, b"x")
-    os.truncate(cartridge.file(placed.archive), 1 << 40)  # a hole that takes minutes to hash
-    with reading_ahead(cartridge, {placed.archive: placed.sha256}) as done:
-        [reader] = multiprocessing.active_children()
-    assert not reader.is_alive()
-    assert done == []
 
 
 def test_dropping_archives_frees_their_room(cartridge: Cartridge) -> None:
