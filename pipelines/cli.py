@@ -54,6 +54,7 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
     try:
         code = action() or 0
     except CartridgeError as error:
+        error = _interruption(error) or error
         _debug(error)
         voice.error(error, _known(facts, error))
         code = error.exit_code
@@ -67,10 +68,20 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
     except Exception as error:  # what nobody foresaw is still told in a sentence
         if debugging():
             raise
-        unforeseen = StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        unforeseen = _interruption(error) or StageFailed(stage="cartridge", reason=reason)
         voice.error(unforeseen, _known(facts, unforeseen))
         code = unforeseen.exit_code
     raise typer.Exit(code)
+
+
+def _interruption(error: BaseException | None) -> Interrupted | None:
+    """Return that it was interrupted where an error came of stopping: of what was half done."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return Interrupted()
+        error = error.__context__
+    return None
 
 
 def _known(facts: Facts, error: CartridgeError) -> dict[str, Any]:

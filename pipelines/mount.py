@@ -25,7 +25,7 @@ from tasks.catalog.retrieval import Retrieval
 from tasks.catalog.runs import Place
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
-from tasks.media.processes import give_memory_back
+from tasks.media.memory import give_memory_back
 from tasks.model.errors import CartridgeWanted, MountFailed, UsageError
 from tasks.model.profile import Profile
 

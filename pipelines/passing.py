@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.report import complain
 from pipelines.workspace import load_profile, profile_path
 from tasks.catalog.runs import Place
-from tasks.media.processes import bounded_memory
+from tasks.media.memory import bounded_memory
 from tasks.model.profile import Profile
 from tasks.recover import Recovered
 from tasks.recover import recover as recover_workspace

@@ -11,7 +11,7 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.passing import facts_of, told
 from pipelines.report import Voice, complain, damage_in
 from pipelines.workspace import find_workspace, profile_path
-from tasks.media.processes import bounded_memory
+from tasks.media.memory import bounded_memory
 from tasks.recover import Recovered
 from tasks.recover import recover as recover_workspace
 

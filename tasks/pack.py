@@ -25,7 +25,7 @@ from tasks.formats.archive import FRAME, SUFFIX, part_name
 from tasks.formats.chunks import Cutter
 from tasks.formats.manifest import batches, rows_between
 from tasks.media import durable
-from tasks.media.processes import keep_memory
+from tasks.media.memory import keep_memory
 from tasks.media.spool import Spool
 from tasks.media.stable import (
     Unreadable,

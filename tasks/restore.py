@@ -21,8 +21,9 @@ from tasks.catalog.takingup import take_up
 from tasks.catalog.unpacking import Unpacker, reason_for_one, shares
 from tasks.media.cartridge import Cartridge
 from tasks.media.destination import Destination
+from tasks.media.memory import keep_memory
 from tasks.media.metadata import Facts
-from tasks.media.processes import in_processes, keep_memory
+from tasks.media.processes import in_processes
 from tasks.media.safepaths import UnsafePathError
 from tasks.model.errors import DestinationUnusable
 from tasks.model.words import SourceRoot

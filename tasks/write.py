@@ -18,7 +18,7 @@ from tasks.catalog.transfer import Transfer, distrusting
 from tasks.diff import summaries
 from tasks.formats.archive import SUFFIX
 from tasks.media.cartridge import Cartridge
-from tasks.media.processes import give_memory_back
+from tasks.media.memory import give_memory_back
 from tasks.media.readback import reading_ahead
 from tasks.model.errors import CartridgeFull, PackAgain, VolumeUnusable
 from tasks.model.units import format_size

@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from pipelines.cli import finish
+from pipelines.report import Voice
+from tasks.model.errors import DestinationUnusable
 from tests.conftest import MakeCartridges
 from tests.helpers import processes
 from tests.helpers.program import REPOSITORY, Program
@@ -41,6 +45,24 @@ def test_a_signal_is_heard(moment: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 130, done.stderr
     assert done.stderr == "cartridge: Interrupted. Run the same command again.\n"
+
+
+def test_an_error_that_comes_of_stopping_is_no_error_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped() -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            try:
+                raise OSError("a folder that was half closed")
+            except OSError as error:
+                raise DestinationUnusable(path="/there", reason="it is half closed") from error
+
+    with pytest.raises(typer.Exit) as end:
+        finish(Voice(), stopped)
+    assert end.value.exit_code == 130
+    assert "Interrupted" in capsys.readouterr().err
 
 
 def test_what_cannot_be_said_is_no_success(

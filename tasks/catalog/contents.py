@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tasks.formats.manifest import PARTS, SHA256, digest_bytes
 from tasks.media import durable, locks
-from tasks.media.processes import trim_memory
+from tasks.media.memory import trim_memory
 
 # A content and where it lies: `parts` only for a sparse file, whose data is not in one piece;
 # `mark` tells the metadata of its member, where that is a whole file without attributes.

@@ -69,8 +69,7 @@ class Folders:
     def go_to(self, path: bytes) -> int:
         """Return a folder that stays open until another is gone to."""
         fd = self._open_near(path)
-        _close(self.fd)
-        self.path, self.fd = path, fd
+        self._keep(path, fd)
         return fd
 
     def _open_near(self, path: bytes) -> int:
@@ -83,17 +82,21 @@ class Folders:
             self._keep_above(above, self.open(above))
         return self.below(self._above_fd, name)
 
+    def _keep(self, path: bytes | None, fd: int) -> None:
+        before, self.path, self.fd = self.fd, path, fd
+        _close(before)
+
     def _keep_above(self, path: bytes | None, fd: int) -> None:
-        _close(self._above_fd)
-        self._above, self._above_fd = path, fd
+        before, self._above, self._above_fd = self._above_fd, path, fd
+        _close(before)
 
     def forget(self) -> None:
         """Let go of the folders that are kept open; a forked process must not share them."""
         self._keep_above(None, -1)
-        _close(self.fd)
-        self.path, self.fd = None, -1
+        self._keep(None, -1)
 
 
 def _close(fd: int) -> None:
+    """Close what nothing names any more: where a signal cuts in, it must not be closed again."""
     if fd >= 0:
         os.close(fd)

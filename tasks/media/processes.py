@@ -1,4 +1,4 @@
-"""Processes within bounds: children that share work and die with their parent; memory."""
+"""Processes that share work, and die with the one that forked them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import resource
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from tasks.model.errors import FormatDamaged
+from tasks.model.errors import Interrupted, StageFailed
 
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3)
-_LARGE_BLOCK = 1 << 20
-_HELD = {signal.SIGINT, signal.SIGTERM}
-# More than 32 MiB is refused.
-_LARGEST_BLOCK, _KEPT = 16 << 20, 24 << 20
-# Bytes of address space: the libraries alone take more than a gigabyte of it.
-_MOST, _LEAST = 8 << 30, 4 << 30
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PAUSE = 0.05  # seconds: so long may a signal have to wait
+_fork = multiprocessing.get_context("fork")
 
 
 def die_with_parent() -> None:
@@ -43,34 +39,103 @@ def killed_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-_jobs: list[Callable[[], Any]] = []
-
-
 def in_processes(jobs: Sequence[Callable[[], Result]], workers: int) -> Iterator[Result]:
     """Run jobs in forked processes, which share this one's memory; yield results in order.
 
     With one worker, or one job, this process does them itself, one by one as they are asked for.
+    What a job raises is raised. Raises StageFailed where a process was killed, and Interrupted
+    where a signal came.
     """
     if workers < 2 or len(jobs) < 2:
         for job in jobs:
             yield job()
         return
-    _jobs[:] = jobs
-    context = multiprocessing.get_context("fork")
-    count = min(workers, len(jobs))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
+    with _signals_held() as came:
+        yield from _shared(jobs, min(workers, len(jobs)), came)
+
+
+def _shared(jobs: Sequence[Callable[[], Any]], count: int, came: Sequence[int]) -> Iterator[Any]:
+    """Run jobs in `count` processes; all that took part is gone when this has ended."""
+    crew = _Crew(jobs, came)
+    try:
+        crew.begin(count)
+        for number in range(len(jobs)):
+            yield crew.result(number)
+    finally:
+        crew.end()
+
+
+class _Crew:
+    """Forked processes that take jobs one after the other, and tell what came of each.
+
+    There is no thread and no lock here that a process which is killed could leave behind; but for
+    the one of the turn, which only the others of the crew would wait for.
+    """
+
+    def __init__(self, jobs: Sequence[Callable[[], Any]], came: Sequence[int]) -> None:
+        self._jobs = jobs
+        self._came = came
+        self._turn = _fork.Value("q", 0)
+        self._members: dict[Connection, Any] = {}
+        self._results: dict[int, tuple[Any, BaseException | None]] = {}
+
+    def begin(self, count: int) -> None:
+        for _ in range(count):
+            receiver, sender = _fork.Pipe(duplex=False)
+            member = _fork.Process(target=self._work, args=(sender,))
+            member.start()
+            sender.close()  # with the member's own end, all are closed when it is dead
+            self._members[receiver] = member
+
+    def result(self, number: int) -> Any:
+        """Wait for what came of a job."""
+        while number not in self._results:
+            for receiver in wait(list(self._members), _PAUSE):
+                self._hear(receiver)
+            if self._came:
+                raise Interrupted()
+        result, error = self._results.pop(number)
+        if error is not None:
+            raise error
+        return result
+
+    def _hear(self, receiver: Any) -> None:
         try:
-            with _signals_held():
-                results = pool.map(_run_job, range(len(jobs)))
-            yield from results
-        except BaseException:
-            threading.excepthook = lambda _: None  # the pool's own thread complains of what follows
-            for child in multiprocessing.active_children():
-                child.terminate()  # do not wait for whole jobs that nobody wants any more
-                child.join()
-            raise
-        finally:
-            _jobs.clear()
+            number, result, error = receiver.recv()
+        except (EOFError, OSError):  # nothing more, or only a part of what it had to say
+            member = self._members.pop(receiver)
+            member.join()
+            if member.exitcode:
+                code = member.exitcode
+                reason = f"it was killed by signal {-code}" if code < 0 else f"it ended with {code}"
+                raise StageFailed(stage="A process that shared the work", reason=reason) from None
+        else:
+            self._results[number] = result, error
+
+    def end(self) -> None:
+        """Kill those that are left: nobody waits for what they do."""
+        for receiver, member in self._members.items():
+            member.kill()
+            member.join()
+            receiver.close()
+
+    def _work(self, sender: Connection) -> None:
+        _begin()
+        while (number := self._take()) < len(self._jobs):
+            sender.send((number, *self._do(number)))
+
+    def _do(self, number: int) -> tuple[Any, BaseException | None]:
+        try:
+            return self._jobs[number](), None
+        except Exception as error:
+            error.add_note(traceback.format_exc())  # a traceback does not go through a pipe
+            return None, error
+
+    def _take(self) -> int:
+        with self._turn.get_lock():
+            number: int = self._turn.value
+            self._turn.value += 1
+        return number
 
 
 @contextlib.contextmanager
@@ -80,9 +145,8 @@ def beside(job: Callable[[Callable[[Result], None]], None]) -> Iterator[list[Res
     The job is given what takes its results; those that it had by then are in the list afterwards.
     It is killed wherever it is, so it must only read.
     """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_do_beside, args=(job, sender.send))
+    receiver, sender = _fork.Pipe(duplex=False)
+    child = _fork.Process(target=_do_beside, args=(job, sender.send))
     results: list[Result] = []
     with _signals_held():
         child.start()
@@ -103,68 +167,30 @@ def _do_beside(job: Callable[[Callable[[Any], None]], None], tell: Callable[[Any
         job(tell)
 
 
-def _run_job(index: int) -> Any:
-    return _jobs[index]()
-
-
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold signals back while processes are forked: these would take them as their parent does."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+def _signals_held() -> Iterator[list[int]]:
+    """Note signals while the block runs, and deliver them when it has ended.
+
+    What a handler raises would come out of the blue there: in the middle of a fork, in a child that
+    has taken its parent's handlers over, or where a process is forked that nobody knows yet.
+    """
+    came: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
     try:
-        yield
+        if threading.current_thread() is threading.main_thread():  # no other one takes them
+            for number in (*_SIGNALS, signal.SIGALRM):
+                if callable(signal.getsignal(number)):  # what ignores, or kills, raises nothing
+                    handlers[number] = signal.signal(number, lambda number, _: came.append(number))
+        yield came
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for noted in came:
+            signal.raise_signal(noted)
 
 
 def _begin() -> None:
-    """Set a forked process up: the parent tells it to stop, signals to the parent do not."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    """Set a forked process up: signals are for its parent, which kills it then."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent()
-
-
-def keep_memory() -> None:
-    """Have freed blocks kept for the next ones: for a process that works through megabytes at once.
-
-    The C library would otherwise give each back, and the system would clear its pages anew.
-    """
-    with contextlib.suppress(AttributeError):  # another C library than GNU's
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _KEPT)
-
-
-def trim_memory() -> None:
-    """Give what is free now back to the system: after work that took much more than usual."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def give_memory_back() -> None:
-    """Have large blocks go back to the system when they are freed: for a process that stays.
-
-    The C library would otherwise keep as much as each of many threads has ever used at a time.
-    """
-    with contextlib.suppress(AttributeError):  # another C library than GNU's
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
-@contextlib.contextmanager
-def bounded_memory(what: str) -> Iterator[None]:
-    """Limit the memory of this process while the block runs; children begin with the same limit.
-
-    Raises FormatDamaged, naming `what`, where it does not suffice: no honest catalog takes as much.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [max(min(memory, _MOST), _LEAST), soft, hard]
-    lowest = min(limit for limit in limits if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
-    try:
-        yield
-    except MemoryError as error:
-        raise FormatDamaged(file=what, reason="reading it takes all memory") from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

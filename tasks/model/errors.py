@@ -51,8 +51,8 @@ class CartridgeError(Exception):
         super().__init__(self.template.format(**self.facts))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the facts when the error crosses a process border."""
-        return (_rebuild, (type(self).__name__, self.facts))
+        """Keep the facts, and notes, when the error crosses a process border."""
+        return (_rebuild, (type(self).__name__, self.facts), self.__dict__)
 
     @property
     def name(self) -> str:

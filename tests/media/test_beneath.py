@@ -69,6 +69,26 @@ def test_a_folder_that_was_made_anew_is_the_one_that_is_opened(
     assert found.st_nlink > 0
 
 
+@pytest.mark.parametrize("walk", [[b"a/b", b"f"], [b"a/b", b"a/e"], [b"a/b"]])
+def test_a_folder_is_closed_once_where_a_signal_cuts_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: Folders, walk: list[bytes]
+) -> None:
+    close = os.close
+
+    def stop(fd: int) -> None:
+        close(fd)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    *_, last = [folders.go_to(folder) for folder in walk[:1]]
+    monkeypatch.setattr(os, "close", stop)
+    with pytest.raises(KeyboardInterrupt):
+        folders.go_to(walk[-1]) if walk[1:] else folders.forget()
+    folders.forget()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(last)
+
+
 @pytest.mark.parametrize(
     "path", [b"/", b"/a", b"/a/b", b"a/", b"a//b", b"..", b"a/../f", b"a/.", b"\0"]
 )
