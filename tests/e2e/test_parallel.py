@@ -160,8 +160,9 @@ def test_an_archive_that_nobody_noted_on_the_absent_one_is_not_kept_twice(
     [run] = job.state.glob("runs/*")
     away = Medium(path=job.cartridges[1]).archives[0]
     number = away.name.removesuffix(".tar.lz4")
-    noted = (run / "placed.jsonl").read_text().splitlines(keepends=True)
-    (run / "placed.jsonl").write_text("".join(line for line in noted if number not in line))
+    placed = run / "placed.jsonl"
+    noted = placed.read_text().splitlines(keepends=True) if placed.exists() else []
+    placed.write_text("".join(line for line in noted if number not in line))
     spooled = job.state / "spool" / run.name / away.name
     if not spooled.exists():
         shutil.copy(away, spooled)
