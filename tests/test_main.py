@@ -92,3 +92,23 @@ def test_numpy_starts_no_threads_and_commands_of_the_user_do_not_know() -> None:
         text=True,
     )
     assert done.stdout == "1 False\n"
+
+
+def test_nothing_is_loaded_to_document_what_is_only_called() -> None:
+    code = (
+        "import sys\n"
+        "from pipelines import __main__ as entry\n"
+        "entry._run = lambda: print(pc.sum([1, 2]), np.add(1, 2), 'pydoc' in sys.modules)\n"
+        "sys.meta_path.insert(0, entry._Unwanted)\n"
+        "import numpy as np\n"
+        "import pyarrow.compute as pc\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("3 3 False\n", "")
