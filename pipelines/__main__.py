@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import gc
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec
-from types import FrameType, ModuleType
+from types import FrameType
+
+from pipelines.imports import sparingly
 
 COMMANDS = (
     "init",
@@ -43,36 +40,8 @@ COMMANDS = (
 
 
 _SOON = 0.02  # seconds
-_BLAS = "OPENBLAS_NUM_THREADS"
 # A command whose name Python keeps for itself.
 _MODULES = {"continue": "continue_"}
-
-
-class _Unwanted:
-    """What PyArrow, NumPy and Luigi load, and nothing here makes use of."""
-
-    names = ("pandas", "pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "tornado")
-    # Luigi does as well without; those who send news load it when they need it.
-    early: tuple[str, ...] = ("requests",)
-    # These put documentation together for every function, which takes a tenth of the start.
-    texts = (
-        "numpy._core._add_newdocs",
-        "numpy._core._add_newdocs_scalars",
-        "pyarrow.vendored.docscrape",
-    )
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name in _Unwanted.names + _Unwanted.early:
-            raise ModuleNotFoundError(name)
-        return ModuleSpec(name, _Untold()) if name in _Unwanted.texts else None
-
-
-class _Untold(Loader):
-    """Gives an empty module in place of one that documents others."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["NumpyDocString"] = lambda text: {"Parameters": ()}
 
 
 class _Stopped(KeyboardInterrupt):
@@ -119,34 +88,13 @@ def main() -> None:
 
 
 def _run() -> None:
-    sys.meta_path.insert(0, _Unwanted)
-    gc.disable()  # what modules make stays: looking for garbage in it takes a tenth of the start
-    from pipelines.cli import app
+    with sparingly():
+        from pipelines.cli import app
 
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    with _without_threads_of_blas():
+        wanted = sys.argv[1] if len(sys.argv) > 1 else ""
         for name in [wanted] if wanted in COMMANDS else COMMANDS:
             importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
-    _Unwanted.early = ()
-    gc.freeze()
-    gc.enable()
     app(prog_name="cartridge")
-
-
-@contextlib.contextmanager
-def _without_threads_of_blas() -> Iterator[None]:
-    """Have NumPy start none of its threads for matrices, which wait for work at full speed.
-
-    Commands of the user, which run later, get the environment as it was.
-    """
-    if _BLAS in os.environ:
-        yield
-        return
-    os.environ[_BLAS] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_BLAS]
 
 
 def _ignore_signals() -> None:

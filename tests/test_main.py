@@ -76,39 +76,44 @@ def test_what_cannot_be_said_is_no_success(
     assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
 
 
-def test_numpy_starts_no_threads_and_commands_of_the_user_do_not_know() -> None:
-    code = (
-        "import os\n"
-        "from pipelines import __main__ as entry\n"
-        "with entry._without_threads_of_blas():\n    import numpy\n"
-        "print(len(os.listdir('/proc/self/task')), 'OPENBLAS_NUM_THREADS' in os.environ)\n"
-    )
-    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=env | {"PYTHONPATH": str(REPOSITORY)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "1 False\n"
-
-
-def test_nothing_is_loaded_to_document_what_is_only_called() -> None:
-    code = (
-        "import sys\n"
-        "from pipelines import __main__ as entry\n"
-        "entry._run = lambda: print(pc.sum([1, 2]), np.add(1, 2), 'pydoc' in sys.modules)\n"
-        "sys.meta_path.insert(0, entry._Unwanted)\n"
-        "import numpy as np\n"
-        "import pyarrow.compute as pc\n"
-        "entry.main()\n"
-    )
+def loaded(code: str, **env: str) -> str:
+    """Run a program that has `sparingly` at hand, and return what it printed."""
+    code = f"import os, sys\nfrom pipelines.imports import sparingly\n{code}"
+    others = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=others | {"PYTHONPATH": str(REPOSITORY)},
         check=True,
         capture_output=True,
         text=True,
     )
-    assert (done.stdout, done.stderr) == ("3 3 False\n", "")
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_numpy_starts_no_threads_and_commands_of_the_user_do_not_know() -> None:
+    told = loaded(
+        "with sparingly():\n    import numpy\n"
+        "print(len(os.listdir('/proc/self/task')), 'OPENBLAS_NUM_THREADS' in os.environ)\n"
+    )
+    assert told == "1 False"
+
+
+def test_nothing_is_loaded_that_is_not_made_use_of() -> None:
+    told = loaded(
+        "with sparingly():\n    import numpy as np\n    import pyarrow.compute as pc\n"
+        "array = pc.pa.array(np.unique([2, 1, 1]))\n"
+        "print(array.to_pylist(), pc.sum(array), 'pydoc' in sys.modules)\n"
+        "print('numpy.ma.core' in sys.modules)\n"
+    )
+    assert told == "[1, 2] 3 False\nFalse"
+
+
+def test_what_was_hollowed_out_is_whole_when_somebody_asks_for_more() -> None:
+    told = loaded(
+        "with sparingly():\n    import numpy as np\n    import pyarrow as pa\n"
+        "pa.array(np.zeros(1))\n"
+        "array = np.ma.masked_array([1, 2], mask=[True, False])\n"
+        "print(np.nanmedian([1.0, 3.0]), pa.array(array).to_pylist())\n"
+    )
+    assert told == "2.0 [None, 2]"
