@@ -53,14 +53,14 @@ class _Stopped(KeyboardInterrupt):
 
 def main_and_exit() -> None:
     """Run the command line, and leave without taking apart what was loaded, which takes 40 ms."""
+    code = 0
     try:
-        main()
-        code = 0
-    except SystemExit as end:
-        if not isinstance(end.code, int):
-            raise
-        code = end.code
-    try:
+        try:
+            main()
+        except SystemExit as end:
+            if not isinstance(end.code, int):
+                raise
+            code = end.code
         sys.stdout.flush()
     except OSError as error:  # a full disk, or a reader that has had enough
         print(f"cartridge: cannot write what it had to say: {error.strerror}.", file=sys.stderr)

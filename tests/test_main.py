@@ -65,12 +65,13 @@ def test_an_error_that_comes_of_stopping_is_no_error_of_its_own(
     assert "Interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["cartridges", "home"], ["--help"], ["backup", "--help"]])
 def test_what_cannot_be_said_is_no_success(
-    program: Program, source: Path, cartridges: MakeCartridges
+    program: Program, source: Path, cartridges: MakeCartridges, words: list[str]
 ) -> None:
     program.init("home", [source], cartridges(1))
     with Path("/dev/full").open("wb") as full:
-        process = program.start("cartridges", "home", stdout=full)
+        process = program.start(*words, stdout=full)
         code, _, told = processes.end_of(process)
     assert code == 1
     assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
