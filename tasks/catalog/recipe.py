@@ -60,11 +60,14 @@ def write_recipe(
         for rows in stream(manifest, _COLUMNS):
             draft.add(rows)
         draft.close()
-        with durable.replacing(path) as whole, open(whole, "wb") as file:
-            writer = recipe.RecipeWriter(file)
-            writer.add("plan", _plan(info, draft.archives, draft.large, archives, cartridges))
+        plan = _plan(info, draft.archives, draft.large, archives, cartridges)
+        with (
+            durable.replacing(path) as whole,
+            open(whole, "wb") as file,
+            recipe.RecipeWriter(file) as writer,
+        ):
+            writer.add("plan", plan)
             draft.gather(writer)
-            writer.finish()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
