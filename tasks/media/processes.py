@@ -50,7 +50,7 @@ def in_processes(jobs: Sequence[Callable[[], Result]], workers: int) -> Iterator
         for job in jobs:
             yield job()
         return
-    with _signals_held() as came:
+    with signals_held() as came:
         yield from _shared(jobs, min(workers, len(jobs)), came)
 
 
@@ -148,7 +148,7 @@ def beside(job: Callable[[Callable[[Result], None]], None]) -> Iterator[list[Res
     receiver, sender = _fork.Pipe(duplex=False)
     child = _fork.Process(target=_do_beside, args=(job, sender.send))
     results: list[Result] = []
-    with _signals_held():
+    with signals_held():
         child.start()
     sender.close()
     try:
@@ -168,7 +168,7 @@ def _do_beside(job: Callable[[Callable[[Any], None]], None], tell: Callable[[Any
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[list[int]]:
+def signals_held() -> Iterator[list[int]]:
     """Note signals while the block runs, and deliver them when it has ended.
 
     What a handler raises would come out of the blue there: in the middle of a fork, in a child that

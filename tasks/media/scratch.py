@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from tasks.media.beneath import FOLDER
+from tasks.media.processes import signals_held
 
 # Seconds: one that has just been made may not be locked yet.
 _FRESH = 10
@@ -31,7 +32,8 @@ def scratch(prefix: str) -> Iterator[str]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield folder
     finally:
-        _remove(folder, fd)
+        with signals_held():  # else one that comes just now would leave a half of it behind
+            _remove(folder, fd)
 
 
 def _sweep(above: str, prefix: str) -> None:

@@ -1,6 +1,7 @@
 """A passing place is gone afterwards, whatever lies in it and however its process ended."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -64,3 +65,18 @@ def test_a_planted_link_is_not_followed(
     (above / "drill-link").symlink_to(precious)
     with scratch("drill-"):
         assert (precious / "file").exists()
+
+
+def test_a_signal_in_the_middle_of_the_end_leaves_nothing_behind(
+    above: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmdir = os.rmdir
+
+    def stopped(path: str, **where: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        rmdir(path, **where)
+
+    with pytest.raises(KeyboardInterrupt), scratch("drill-") as folder:
+        (Path(folder) / "below").mkdir()
+        monkeypatch.setattr(os, "rmdir", stopped)
+    assert list(above.iterdir()) == []
