@@ -54,8 +54,8 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
     try:
         code = action() or 0
     except CartridgeError as error:
-        error = _interruption(error) or error
         _debug(error)
+        error = _interruption(error) or error
         voice.error(error, _known(facts, error))
         code = error.exit_code
     except KeyboardInterrupt:

@@ -57,7 +57,7 @@ class _Hollow(Loader):
         module.__dict__.update(_HOLLOW[own], __getattr__=of_the_true_one)
 
 
-class Sparing(MetaPathFinder):
+class _Sparing(MetaPathFinder):
     """Refuses modules that nobody needs, and hollows others out."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Sparing(MetaPathFinder):
 @contextlib.contextmanager
 def sparingly() -> Iterator[None]:
     """Import what a command needs within the block, and spare what it does not, then and later."""
-    finder = Sparing()
+    finder = _Sparing()
     sys.meta_path.insert(0, finder)
     gc.disable()  # what modules make stays: looking for garbage in it takes a tenth of the start
     with _without_threads_of_blas():

@@ -77,7 +77,7 @@ def test_what_cannot_be_said_is_no_success(
     assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
 
 
-def loaded(code: str, **env: str) -> str:
+def loaded(code: str) -> str:
     """Run a program that has `sparingly` at hand, and return what it printed."""
     code = f"import os, sys\nfrom pipelines.imports import sparingly\n{code}"
     others = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}

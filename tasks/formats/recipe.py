@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import lz4.frame
@@ -40,12 +39,7 @@ class RecipeWriter:
         """End the threads with the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the end of the tar where all went well."""
         with self._pool:
             if kind is None:
@@ -111,12 +105,7 @@ class TarFile:
         """Close the file with the block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Write the end of the tar."""
         with self._file:
             self._file.write(tar.END)

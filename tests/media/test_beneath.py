@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,24 +69,29 @@ def test_a_folder_that_was_made_anew_is_the_one_that_is_opened(
     assert found.st_nlink > 0
 
 
-@pytest.mark.parametrize("walk", [[b"a/b", b"f"], [b"a/b", b"a/e"], [b"a/b"]])
+@pytest.mark.parametrize("kept", ["fd", "_above_fd"])
+@pytest.mark.parametrize("then", [Folders.forget, lambda folders: folders.go_to(b"f/b")])
 def test_a_folder_is_closed_once_where_a_signal_cuts_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: Folders, walk: list[bytes]
+    monkeypatch: pytest.MonkeyPatch,
+    folders: Folders,
+    kept: str,
+    then: Callable[[Folders], object],
 ) -> None:
-    close = os.close
+    folders.go_to(b"a/b")
+    close, left = os.close, getattr(folders, kept)
 
     def stop(fd: int) -> None:
         close(fd)
-        monkeypatch.undo()
-        raise KeyboardInterrupt
+        if fd == left:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
 
-    *_, last = [folders.go_to(folder) for folder in walk[:1]]
     monkeypatch.setattr(os, "close", stop)
     with pytest.raises(KeyboardInterrupt):
-        folders.go_to(walk[-1]) if walk[1:] else folders.forget()
+        then(folders)
     folders.forget()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(last)
+        os.fstat(left)
 
 
 @pytest.mark.parametrize(
