@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import __version__
 from pipelines.report import Voice
 from tasks.model.errors import CartridgeError, Interrupted, StageFailed
 
@@ -41,8 +42,20 @@ def _nothing(error: CartridgeError) -> dict[str, Any]:
     return {}
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"cartridge {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+]
+
+
 @app.callback()
-def cartridge() -> None:
+def cartridge(_version: Version = False) -> None:
     """Back up large trees onto many smaller removable volumes."""
 
 
@@ -68,8 +81,7 @@ def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothi
     except Exception as error:  # what nobody foresaw is still told in a sentence
         if debugging():
             raise
-        reason = f"{type(error).__name__}: {error}"
-        unforeseen = _interruption(error) or StageFailed(stage="cartridge", reason=reason)
+        unforeseen = _interruption(error) or StageFailed.from_error("cartridge", error)
         voice.error(unforeseen, _known(facts, unforeseen))
         code = unforeseen.exit_code
     raise typer.Exit(code)

@@ -101,5 +101,5 @@ def _print_items(pages: Iterable[Iterable[Any]]) -> CartridgeError | None:
     except Exception as error:  # what nobody foresaw must not break the object either
         if debugging():
             raise
-        return StageFailed(stage="cartridge", reason=f"{type(error).__name__}: {error}")
+        return StageFailed.from_error("cartridge", error)
     return None

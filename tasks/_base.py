@@ -106,8 +106,7 @@ class Stage(luigi.Task):
             self.record(error)
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self.record(StageFailed(stage=self.task_family, reason=reason))
+            self.record(StageFailed.from_error(self.task_family, error))
             raise
 
     def _undisturbed(self) -> contextlib.AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,10 @@ def test_what_cannot_be_said_is_no_success(
         code, _, told = processes.end_of(process)
     assert code == 1
     assert told == "cartridge: cannot write what it had to say: No space left on device.\n"
+
+
+def test_the_version_is_the_one_that_is_installed(program: Program) -> None:
+    assert program.run("--version").stdout == f"cartridge {version('cartridge-backup')}\n"
 
 
 def loaded(code: str) -> str:

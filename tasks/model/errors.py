@@ -255,6 +255,13 @@ class StageFailed(CartridgeError):
     template = "{stage} failed: {reason}"
     help = "Run again to go on from the last finished stage; --debug shows the traceback."
 
+    @classmethod
+    def from_error(cls, stage: str, error: Exception) -> StageFailed:
+        """Tell of an error that is none of these."""
+        if isinstance(error, MemoryError):
+            return cls(stage=stage, reason="there was not enough memory for it")
+        return cls(stage=stage, reason=f"{type(error).__name__}: {error}")
+
 
 class CartridgeWanted(CartridgeError):
     """The next cartridge is not there."""

@@ -5,6 +5,7 @@ import re
 import string
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tasks.model import errors
@@ -64,6 +65,17 @@ def test_braces_in_a_fact_do_no_harm() -> None:
     error = errors.CartridgeFailed(label="home 1", path="/media/{disk}", reason="{0} {x}")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert "/media/{disk}" in str(error)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 64 failed")])
+def test_a_lack_of_memory_is_told_in_words(error: MemoryError) -> None:
+    told = str(errors.StageFailed.from_error("restore", error))
+    assert told == "restore failed: there was not enough memory for it"
+
+
+def test_what_nobody_foresaw_is_told_with_its_kind() -> None:
+    told = str(errors.StageFailed.from_error("restore", KeyError("x")))
+    assert told == "restore failed: KeyError: 'x'"
 
 
 def test_errors_have_no_deeper_branches() -> None:
