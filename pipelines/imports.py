@@ -8,9 +8,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # that module loads twenty others
 
 _BLAS = "OPENBLAS_NUM_THREADS"
 # Those that PyArrow and Luigi load where they are there.
@@ -43,6 +48,9 @@ _HOLLOW: dict[str, dict[str, object]] = {
 class _Hollow(Loader):
     """Gives a module with nothing in it but what is asked for; for anything else, the true one."""
 
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave the making of the module to Python."""
+
     def exec_module(self, module: ModuleType) -> None:
         """Fill a module that is about to be imported."""
         own = module.__name__
@@ -57,7 +65,7 @@ class _Hollow(Loader):
         module.__dict__.update(_HOLLOW[own], __getattr__=of_the_true_one)
 
 
-class _Sparing(MetaPathFinder):
+class _Sparing:
     """Refuses modules that nobody needs, and hollows others out."""
 
     def __init__(self) -> None:
