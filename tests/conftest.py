@@ -14,8 +14,10 @@ import pytest
 
 from tests.helpers.farm import Farm
 from tests.helpers.luigid import Luigid
+from tests.helpers.media import fill
 from tests.helpers.program import NOBODY, REPOSITORY, Program
 from tests.helpers.terminal import Terminal, terminals
+from tests.helpers.trees import small_tree
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -29,6 +31,7 @@ MAKERS = {
 
 MakeCartridges = Callable[[int], list[Path]]
 MakeVolume = Callable[..., Path]
+Home = tuple[Program, Path, Path]
 
 
 @pytest.fixture
@@ -59,6 +62,17 @@ def cartridges(tmp_path: Path) -> MakeCartridges:
         return made
 
     return make
+
+
+@pytest.fixture
+def home(program: Program, source: Path, cartridges: MakeCartridges) -> Home:
+    """Back up a source of 50 small files and of 3 MB of random files onto one cartridge."""
+    small_tree(source)
+    fill(source / "big", files=6, size=500_000)
+    [cartridge] = cartridges(1)
+    program.init("home", [source], [cartridge])
+    program.backup("home")
+    return program, source, cartridge
 
 
 @pytest.fixture(scope="session")

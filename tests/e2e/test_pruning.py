@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Home
 from tests.helpers import processes
-from tests.helpers.compare import Facts, assert_same_tree, snapshot_of
+from tests.helpers.compare import Facts, assert_same_tree, bytes_on, snapshot_of
 from tests.helpers.media import check_cartridge, fill, used
 from tests.helpers.program import Medium, Program
 from tests.helpers.trees import small_tree
@@ -319,3 +320,47 @@ def change(source: Path, chance: random.Random, turn: int) -> None:
         fill(source / f"old {chance.randrange(3)}", files=2, size=150_000, seed=chance.randrange(3))
     else:
         one.chmod(chance.choice([0o600, 0o640, 0o644]))
+
+
+def test_prune_removes_whole_dead_archives(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    fill(source, files=8, size=300_000, seed=1)
+    [cartridge] = cartridges(1)
+    program.init("home", [source], [cartridge])
+    old = program.backup("home")["snapshot"]
+    fill(source, files=8, size=300_000, seed=2)
+    new = program.backup("home")["snapshot"]
+    assert archives_of(cartridge, old)
+    program.edit_profile("home", {"retention": {"keep_last": 1}})
+
+    before = bytes_on(cartridge)
+    program.json("prune", "home", "--dry-run")
+    assert bytes_on(cartridge) == before
+    program.json("prune", "home")
+    assert archives_of(cartridge, old) == []
+    assert archives_of(cartridge, new)
+    assert program.snapshots("home") == [new]
+    check_cartridge(cartridge)
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_prune_keeps_what_kept_snapshots_refer_to(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    expected = {program.snapshots("home")[0]: snapshot_of(source)}
+    for number in range(3):
+        fill(source / "big", files=2, size=200_000, seed=10 + number)
+        (source / "big" / "005.bin").rename(source / f"moved {number}.bin")
+        shutil.copyfile(source / f"moved {number}.bin", source / "big" / "005.bin")
+        expected[program.backup("home")["snapshot"]] = snapshot_of(source)
+    program.edit_profile("home", {"retention": {"keep_last": 2}})
+    program.json("prune", "home")
+    kept = program.snapshots("home")
+    assert kept == sorted(expected)[-2:]
+    for snapshot in kept:
+        program.restore("home", tmp_path / snapshot, "--snapshot", snapshot)
+        assert_same_tree(expected[snapshot], tmp_path / snapshot / "source")
+    gone = program.restore("home", tmp_path / "gone", "--snapshot", sorted(expected)[0], code=None)
+    assert gone["exit_code"] in (1, 2)
+    assert program.json("verify", "home")["cartridges"][0]["damaged"] == []

@@ -185,3 +185,8 @@ def _xattrs(at: int, name: bytes) -> tuple[tuple[str, bytes], ...]:
     except OSError:
         return ()  # the file system keeps none
     return tuple((key, os.getxattr(path, key, follow_symlinks=False)) for key in keys)
+
+
+def bytes_on(*cartridges: Path) -> list[dict[bytes, Facts]]:
+    """Return all facts of all that lies on some cartridges, to tell whether they were touched."""
+    return [snapshot_of(cartridge) for cartridge in cartridges]

@@ -1,0 +1,129 @@
+"""A second run stores what has changed, and nothing else."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+from tests.conftest import Home, MakeCartridges
+from tests.helpers.compare import assert_same_tree, bytes_on
+from tests.helpers.media import check_cartridge
+from tests.helpers.program import Medium, Program
+from tests.helpers.trees import MIB
+
+
+def test_an_unchanged_source_adds_no_snapshot_and_touches_no_cartridge(home: Home) -> None:
+    program, _, cartridge = home
+    before, snapshots = bytes_on(cartridge), program.snapshots("home")
+    outcome = program.backup("home")
+    assert (outcome["status"], outcome["snapshot"]) == ("unchanged", None)
+    assert bytes_on(cartridge) == before
+    assert program.snapshots("home") == snapshots
+
+
+def test_an_unchanged_source_needs_no_cartridge(home: Home) -> None:
+    program, _, cartridge = home
+    cartridge.rename(cartridge.parents[1] / "on the shelf")
+    assert program.backup("home")["status"] == "unchanged"
+
+
+def test_only_what_changed_is_stored(home: Home, tmp_path: Path) -> None:
+    program, source, cartridge = home
+    (source / "letters" / "new.txt").write_text("a letter\n")
+    with (source / "x" / "0004.txt").open("a") as file:
+        file.write("one more line\n")
+    (source / "0000.txt").unlink()
+    outcome = program.backup("home")
+    counts = {key: outcome[key] for key in ("added", "modified", "moved", "deleted")}
+    assert counts == {"added": 1, "modified": 1, "moved": 0, "deleted": 1}
+    assert 0 < outcome["bytes_stored"] < 100_000
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+    check_cartridge(cartridge)
+
+
+def test_moved_files_are_not_stored_again(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    (source / "big" / "001.bin").rename(source / "x" / "renamed.bin")
+    outcome = program.backup("home")
+    assert (outcome["moved"], outcome["added"], outcome["deleted"]) == (1, 0, 0)
+    assert outcome["bytes_stored"] < 50_000
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_file_that_was_renamed_and_written_to_is_not_taken_for_the_old_one(
+    home: Home, tmp_path: Path
+) -> None:
+    """Its size and its mtime are as before, and its ctime would be new in any case."""
+    program, source, _ = home
+    renamed, in_moved = source / "x" / "renamed.bin", source / "moved" / "002.bin"
+    (source / "big" / "001.bin").rename(renamed)
+    (source / "big").rename(source / "moved")
+    for path in (renamed, in_moved):
+        facts = path.stat()
+        with path.open("r+b") as file:
+            file.write(b"another beginning")
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    outcome = program.backup("home")
+    assert outcome["moved"] >= 6
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_moved_folder_is_not_stored_again(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    (source / "big").rename(source / "letters" / "large")
+    outcome = program.backup("home")
+    assert outcome["moved"] >= 6
+    assert outcome["bytes_stored"] < 50_000
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_copied_files_are_not_stored_again(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    shutil.copyfile(source / "big" / "002.bin", source / "copy.bin")
+    outcome = program.backup("home")
+    assert outcome["added"] == 1
+    assert outcome["bytes_stored"] < 50_000
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_changed_metadata_makes_a_snapshot_without_content(home: Home, tmp_path: Path) -> None:
+    program, source, cartridge = home
+    (source / "big" / "003.bin").chmod(0o600)
+    outcome = program.backup("home")
+    assert (outcome["status"], outcome["archives"]) == ("complete", 0)
+    assert (outcome["metadata"], outcome["modified"]) == (1, 0)
+    assert Medium(path=cartridge).manifest(outcome["snapshot"]).exists()
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_an_edit_that_hides_behind_size_and_mtime_is_found(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    file = source / "big" / "004.bin"
+    before = file.stat().st_mtime_ns
+    with file.open("r+b") as opened:
+        opened.write(b"not as it was")
+    os.utime(file, ns=(before, before))
+    assert program.backup("home")["modified"] == 1
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_byte_inserted_into_a_large_file_stores_little(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    data = random.Random(7).randbytes(100 * MIB)
+    (source / "disk.img").write_bytes(data)
+    program.init("home", [source], cartridges(1))
+    first = program.backup("home")
+    assert first["bytes_stored"] > 100 * MIB
+    (source / "disk.img").write_bytes(b"!" + data)
+    second = program.backup("home")
+    assert 0 < second["bytes_stored"] < 20 * MIB
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
