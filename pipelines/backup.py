@@ -288,7 +288,7 @@ def _reachable(scheduler: str) -> str | None:
 
 def _abandon(place: Place, profile: Profile, voice: Voice) -> int:
     """Give the unfinished snapshot up, and take what it stored from the cartridges present."""
-    from tasks.catalog.export import DEAD
+    from tasks.catalog.store import DEAD
     from tasks.prune import sweep
 
     request = request_for(place, profile, Options(), datetime.now(UTC))

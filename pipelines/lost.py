@@ -10,7 +10,8 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, open_place
-from tasks.catalog import export, placement
+from tasks.catalog import placement
+from tasks.catalog.store import LOST, STORED
 from tasks.media import durable, locks
 from tasks.model.errors import UsageError
 from tasks.model.units import format_size
@@ -28,6 +29,8 @@ def lost(
     voice = Voice(json)
 
     def action() -> None:
+        from tasks.verify import note_damage
+
         place = open_place(find_workspace(workspace), name)
         durable.make_folders(place.folder)
         with locks.ProfileLock(place.lock, name).alone():
@@ -36,12 +39,14 @@ def lost(
                 raise UsageError(reason=f"The profile '{name}' has no cartridge {serial}.")
             gone = [a for a in place.store.archives() if a.cartridge == serial]
             names = {archive.archive for archive in gone}
-            place.store.alter_cartridge(row.uuid, state=placement.LOST)
+            run = place.unfinished()
+            if run is not None:  # it may have found that nothing of it has to be stored again
+                note_damage(run, {a.archive for a in gone if a.state == STORED})
+            # In this order: a cartridge that is lost need not be written off again.
             place.store.update_archives(
-                lambda rows: [
-                    replace(r, state=export.LOST) if r.archive in names else r for r in rows
-                ]
+                lambda rows: [replace(r, state=LOST) if r.archive in names else r for r in rows]
             )
+            place.store.alter_cartridge(row.uuid, state=placement.LOST)
             touched = [
                 s for s in place.store.snapshots() if names & {*place.store.info(s).archives}
             ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from tasks.catalog.runs import Place
 from tasks.media import durable, locks
 from tasks.model.errors import RunUnfinished
 from tasks.model.units import format_size, iso
+
+if TYPE_CHECKING:
+    from tasks.prune import PrunePlan
 
 
 @app.command(epilog="Example: cartridge prune home --dry-run")
@@ -35,12 +38,10 @@ def prune(
         folder = find_workspace(workspace)
         profile = load_profile(folder, name)
         place = Place(folder, name)
-        plan = plan_prune(place.store, profile.retention)
-        told = [f"keep   {snapshot}  ({', '.join(why)})" for snapshot, why in plan.kept.items()]
-        told += [f"forget {snapshot}" for snapshot in plan.forgotten]
-        size = sum(row.bytes for row in plan.dead)
         if dry_run:
-            told.append(f"{len(plan.dead)} archives, {format_size(size)}, would be removed.")
+            plan = plan_prune(place.store, profile.retention)
+            size = format_size(sum(row.bytes for row in plan.dead))
+            told = [*_told(plan), f"{len(plan.dead)} archives, {size}, would be removed."]
             facts = {**asdict(plan), "dead": [row.archive for row in plan.dead]}
             voice.result(facts, told)
             return
@@ -49,14 +50,21 @@ def prune(
             run = place.unfinished()
             if run is not None:
                 raise RunUnfinished(snapshot=run.snapshot, profile=name)
+            # Not before: a run that has just ended may need what was dead until then.
+            plan = plan_prune(place.store, profile.retention)
             result = execute(plan, request_of(place, profile), place.store)
-        told.append(
+        end = (
             f"Freed {format_size(result.freed)}; {format_size(result.waiting)} lie on cartridges "
             "that are not here and go when they next appear."
         )
-        voice.result(asdict(result), told)
+        voice.result(asdict(result), [*_told(plan), end])
 
     finish(voice, action)
+
+
+def _told(plan: PrunePlan) -> list[str]:
+    kept = [f"keep   {snapshot}  ({', '.join(why)})" for snapshot, why in plan.kept.items()]
+    return kept + [f"forget {snapshot}" for snapshot in plan.forgotten]
 
 
 def request_of(place: Place, profile: object) -> Request:

@@ -11,12 +11,11 @@ import typer
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profile_path
-from tasks.catalog.export import DEAD
 from tasks.catalog.members import label_of
 from tasks.catalog.placement import LOST
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
-from tasks.catalog.store import Store
+from tasks.catalog.store import DEAD, Store
 from tasks.media.cartridge import SUMS, Cartridge
 from tasks.media.readback import Verdict, examine
 from tasks.media.shelf import look

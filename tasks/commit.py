@@ -69,7 +69,22 @@ def _may_come_to_nothing(run: Run, plan: ArchivesPlan) -> bool:
     before = run.request.previous
     if before is None or summary.moved or summary.metadata or summary.deleted:
         return False
-    return summary.added + summary.modified <= len(run.store.info(before).troubles)
+    troubles = {trouble.path for trouble in run.store.info(before).troubles}
+    return summary.added + summary.modified <= len(troubles) and _new_paths(run) <= troubles
+
+
+def _new_paths(run: Run) -> set[str]:
+    """Return what was added or modified, as `<source>/<path>`."""
+    return {name for name, change in _changes(run) if change in ("added", "modified")}
+
+
+def _changes(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what has changed, as `<source>/<path>`, and how."""
+    for batch in batches(run.path("changes.parquet"), ["source", "path", "change"]):
+        sources, changes = (words(batch.column(name)).to_pylist() for name in ("source", "change"))
+        paths = batch.column("path").to_pylist()
+        for source, path, change in zip(sources, paths, changes, strict=True):
+            yield f"{source}/{path}", change
 
 
 def unchanged(run: Run, summary: DiffSummary) -> Outcome:
@@ -192,14 +207,7 @@ def _failed(run: Run, lost: set[str]) -> tuple[int, int]:
     if not lost:
         return 0, 0
     found = {"added": 0, "modified": 0}
-    for batch in batches(run.path("changes.parquet"), ["source", "path", "change"]):
-        names = zip(
-            words(batch.column("source")).to_pylist(),
-            batch.column("path").to_pylist(),
-            words(batch.column("change")).to_pylist(),
-            strict=True,
-        )
-        for source, path, change in names:
-            if change in found and f"{source}/{path}" in lost:
-                found[change] += 1
+    for path, change in _changes(run):
+        if change in found and path in lost:
+            found[change] += 1
     return found["added"], found["modified"]

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from tasks._base import Stage
 from tasks.catalog import moves
 from tasks.catalog.changes import OLD_COLUMNS, ChangeWriter, Judge, compare
-from tasks.catalog.export import LOST
 from tasks.catalog.request import Request, sorted_sources
 from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
+from tasks.catalog.store import LOST
 from tasks.formats.manifest import batches, read_info
 from tasks.model.errors import SourceEmpty, SourceShrunk
 from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from tasks._base import Stage
 from tasks.catalog.contents import write_index
-from tasks.catalog.export import STORED
-from tasks.catalog.placement import SUSPECT
+from tasks.catalog.placement import trusted_archives
 from tasks.catalog.relisted import stored_by
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Run
@@ -113,9 +112,7 @@ def _bundles(ends: np.ndarray[tuple[int], np.dtype[np.int64]], target: int) -> I
 def _index_stored(run: Run, request: Request) -> None:
     """Write the index of all contents that this run may refer to."""
     store = run.store
-    suspect = {row.serial for row in store.cartridges() if row.state == SUSPECT}
-    stored = [a for a in store.archives() if a.state == STORED and a.cartridge not in suspect]
-    alive = set() if request.full else {a.archive for a in stored}
+    alive = set() if request.full else trusted_archives(store)
     snapshots = store.stored_snapshots() if alive else []
     contents = (stored_by(store, snapshot, ["sha256", "archive"]) for snapshot in snapshots)
     write_index(run.path("stored.idx"), itertools.chain.from_iterable(contents), alive)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tasks._base import Stage
-from tasks.catalog import export, members, placement, retention
+from tasks.catalog import export, guards, members, placement, retention
 from tasks.catalog.relisted import forget_manifest
 from tasks.catalog.request import Request
-from tasks.catalog.store import Store
+from tasks.catalog.store import DEAD, Store
 from tasks.commit import CommitSnapshot
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
@@ -70,7 +70,13 @@ def plan_prune(store: Store, rules: Retention) -> PrunePlan:
     forgotten = [snapshot for snapshot, why in kept.items() if not why]
     staying = [snapshot for snapshot, why in kept.items() if why]
     needed = {archive for s in staying for archive in store.info(s).archives}
-    dead = [row for row in store.archives() if not _is_needed(row, needed, staying)]
+    # What a snapshot refers to that nobody knows here is older than it, or its own.
+    last_unknown = max(store.unknown(), default="")
+    dead = [
+        row
+        for row in store.archives()
+        if row.snapshot > last_unknown and not _is_needed(row, needed, staying)
+    ]
     return PrunePlan(
         kept={s: why for s, why in kept.items() if why}, forgotten=forgotten, dead=dead
     )
@@ -88,30 +94,32 @@ def execute(plan: PrunePlan, request: Request, store: Store) -> PruneResult:
 
     The index goes before the data: killed at any point, the next prune finishes the work.
     """
+    store.forget(plan.forgotten)
     for snapshot in plan.forgotten:
         forget_manifest(store, snapshot)
         durable.remove(store.recipe_path(snapshot))
     dead = {row.archive for row in plan.dead}
     if dead:
         store.update_archives(
-            lambda rows: [
-                replace(row, state=export.DEAD) if row.archive in dead else row for row in rows
-            ]
+            lambda rows: [replace(row, state=DEAD) if row.archive in dead else row for row in rows]
         )
     freed = sweep(request, store)
     _forget_contents(store)
-    waiting = sum(row.bytes for row in store.archives() if row.state == export.DEAD)
+    waiting = sum(row.bytes for row in store.archives() if row.state == DEAD)
     return PruneResult(kept=plan.kept, forgotten=plan.forgotten, freed=freed, waiting=waiting)
 
 
 def sweep(request: Request, store: Store) -> int:
     """Remove dead archives from the cartridges that are present; return the bytes freed.
 
-    A cartridge that cannot be written now, or that is there twice, waits for the next time.
+    A cartridge that cannot be written now, or that is there twice, waits for the next time; one
+    that failed, or was written off, is never written again.
     """
     shelf = members.survey(request, store)
     freed = 0
     for row in store.cartridges():
+        if row.state in (placement.SUSPECT, placement.LOST):
+            continue
         try:
             cartridge = shelf.find(row.uuid)
             if cartridge is not None and _has_work(cartridge, row, store):
@@ -124,14 +132,13 @@ def sweep(request: Request, store: Store) -> int:
 
 
 def _has_work(cartridge: Cartridge, row: CartridgeRow, store: Store) -> bool:
-    dead = any(a.state == export.DEAD and a.cartridge == row.serial for a in store.archives())
+    dead = any(a.state == DEAD and a.cartridge == row.serial for a in store.archives())
     return dead or bool(export.forgotten(cartridge, store))
 
 
 def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: Request) -> int:
-    dead = {
-        a.archive for a in store.archives() if a.state == export.DEAD and a.cartridge == row.serial
-    }
+    dead = {a.archive for a in store.archives() if a.state == DEAD and a.cartridge == row.serial}
+    guards.check_known(cartridge, store)
     with cartridge.writing():
         freed = cartridge.drop(dead)
         cartridge.tidy({name.split("/")[1] for name in dead})

@@ -7,21 +7,20 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tasks.catalog.export import DEAD
 from tasks.catalog.found import Catalogs, Copy
 from tasks.catalog.given import Given, open_given
 from tasks.catalog.placement import BLANK, LOST
 from tasks.catalog.regained import archive_rows, cartridge_rows
 from tasks.catalog.relisted import Held, Told, relist
 from tasks.catalog.runs import Place
-from tasks.catalog.store import ARCHIVES, CARTRIDGES, Store, write_rows
+from tasks.catalog.store import ARCHIVES, CARTRIDGES, DEAD, Store, write_rows
 from tasks.catalog.unearthed import unearth
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable, locks
 from tasks.model.errors import CatalogExists, FormatDamaged, ProfileExists
 from tasks.model.profile import Profile
 from tasks.model.profile_text import public_text, sketched_text
-from tasks.model.words import ArchiveRow, CartridgeRow
+from tasks.model.words import Absent, ArchiveRow, CartridgeRow
 
 _REPORT, _PROFILE = "report.json", "profile.toml"
 
@@ -185,6 +184,11 @@ class _Rebuilding:
         archives = archive_rows(self._tables, given, held, needed, newest_needs)
         cap = profile.cartridges.capacity if profile else None
         cartridges = cartridge_rows(catalogs.cartridges(), given, cap)
+        missing = self._missing(archives)
+        absent = Absent(
+            forgotten=catalogs.pruned(row.snapshot for row in archives), missing=missing
+        )
+        durable.write_whole(self._store.absent_path, to_json(absent))
         write_rows(self._store.archives_path, ARCHIVES, archives)
         write_rows(self._store.cartridges_path, CARTRIDGES, cartridges)
         paths = self._write_profile(profile, left_out)
@@ -193,7 +197,7 @@ class _Rebuilding:
         return Recovered(
             profile=self._label.profile,
             snapshots=sorted(chosen),
-            missing_snapshots=self._missing(archives),
+            missing_snapshots=missing,
             missing_cartridges=_absent(cartridges, given),
             damaged=[f"{one.title}: {name}" for one in given for name in sorted(one.damaged)],
             partial=sorted(self.parts),

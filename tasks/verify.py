@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import luigi
 
 from tasks._base import Stage
-from tasks.catalog import export, members, placement
+from tasks.catalog import members, placement
 from tasks.catalog.progress import ignore
 from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name, verdict_name
+from tasks.catalog.store import LOST, STORED
 from tasks.media import locks
 from tasks.media.cartridge import Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back, written_at
@@ -72,8 +73,9 @@ def verify_session(
     if verdict.damaged:
         if members.survey(run.request, run.store).find(receipt.uuid) is None:
             raise CartridgeWanted(label=cartridge.label.title, reason="it was taken away")
-        run.store.alter_cartridge(receipt.uuid, state=placement.SUSPECT)
+        # In this order: one that is suspect is not read again, were this cut short.
         _write_off(run, verdict.damaged)
+        run.store.alter_cartridge(receipt.uuid, state=placement.SUSPECT)
         names = ", ".join(verdict.damaged)
         raise DamageFound(damage=f"cartridge {cartridge.label.title}: {names}")
     run.store.alter_cartridge(cartridge.label.uuid, verified=iso(datetime.now(UTC)))
@@ -85,12 +87,19 @@ def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str,
 
     When a cartridge is full all of it is read.
     """
-    sums = expected_sums(cartridge)
+    sums = {**expected_sums(cartridge), **_written(run, receipt)}
     if _is_full(run, receipt):
         return sums
     read = {n for n, time in receipt.already_read.items() if written_at(cartridge, n) == time}
     chosen = to_be_read(run, cartridge).keys() - read
+    chosen |= _written(run, receipt).keys() - read
     return {n: d for n, d in sums.items() if n in chosen or not n.startswith("archives/")}
+
+
+def _written(run: Run, receipt: WriteReceipt) -> dict[str, str]:
+    """Return what the run has put there, whatever the medium says of itself by now."""
+    mine = {*receipt.archives}
+    return {packed.archive: packed.sha256 for packed in run.packed() if packed.number in mine}
 
 
 def _is_full(run: Run, receipt: WriteReceipt) -> bool:
@@ -101,11 +110,17 @@ def _is_full(run: Run, receipt: WriteReceipt) -> bool:
 def _write_off(run: Run, damaged: list[str]) -> None:
     """Note archives of earlier runs that are damaged: the next backup stores them again."""
     rows = run.store.archives()
-    gone = sorted({*damaged} & {row.archive for row in rows if row.state == export.STORED})
+    gone = sorted({*damaged} & {row.archive for row in rows if row.state == STORED})
     if gone:
+        note_damage(run, gone)
         run.store.update_archives(
-            lambda old: [replace(r, state=export.LOST) if r.archive in gone else r for r in old]
+            lambda old: [replace(r, state=LOST) if r.archive in gone else r for r in old]
         )
+
+
+def note_damage(run: Run, archives: Collection[str]) -> None:
+    """Have a run tell at its end that archives of earlier runs are gone, which it may refer to."""
+    if archives:
         with locks.exclusive(run.path("locks", "damage")):  # others may be read back meanwhile
             known = run.load(DAMAGE, list) if run.has(DAMAGE) else []
-            run.save(DAMAGE, sorted({*known, *gone}))
+            run.save(DAMAGE, sorted({*known, *archives}))

@@ -136,9 +136,9 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, dict
                 cartridge.write_sums()  # some of the catalog may be new, some old
                 return False, {}
             newest = max(mine)
+            take_back(run, [newest])  # first: what is left of it here goes in the next attempt
             cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
             cartridge.tidy([run.snapshot])
-            take_back(run, [newest])
             complete = False
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from tasks.catalog.export import STORED
 from tasks.catalog.runs import Place
-from tasks.catalog.store import Store
+from tasks.catalog.store import STORED, Store
 from tasks.formats.records import from_json, to_json
 from tasks.media import durable
 from tasks.model.words import CartridgeRow, Drill

@@ -12,7 +12,7 @@ from importlib import resources
 from tasks.catalog.recipe import RECIPES, recipe_name, write_recipe
 from tasks.catalog.relisted import stored_by
 from tasks.catalog.runs import Run
-from tasks.catalog.store import ARCHIVES, Store, write_rows
+from tasks.catalog.store import ARCHIVES, STORED, Store, write_rows
 from tasks.formats.manifest import read_info
 from tasks.formats.records import to_json
 from tasks.media.cartridge import Cartridge, rounded
@@ -32,7 +32,6 @@ ARCHIVE_TABLE, CARTRIDGE_TABLE = "catalog/archives.parquet", "catalog/cartridges
 SNAPSHOTS, PROFILE = "catalog/snapshots.json", "catalog/profile.toml"
 SCRIPT = "restore.sh"
 _SLACK = 64 << 10
-STORED, DEAD, LOST = "stored", "dead", "lost"
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
@@ -112,8 +111,9 @@ def seal(
     files[SCRIPT] = script()
     _require_room(cartridge, files, cap)
     older = _older(cartridge, store, newest.snapshot)
-    wanted = {*files, *map(manifest_name, older), *map(recipe_name, older)}
-    cartridge.seal(files, _of_snapshots(cartridge) - wanted)
+    wanted = {*files, *_names_of(older)}
+    stale = forgotten(cartridge, store) | (_names_of(store.snapshots()) - wanted)
+    cartridge.seal(files, _of_snapshots(cartridge) & stale)
 
 
 def _require_room(cartridge: Cartridge, files: Mapping[str, str | bytes], cap: int | None) -> None:
@@ -145,9 +145,17 @@ def recipe_of(store: Store, snapshot: str) -> str:
 
 
 def forgotten(cartridge: Cartridge, store: Store) -> set[str]:
-    """Return what a cartridge has of snapshots that the catalog knows no longer."""
-    known = store.snapshots()
-    return _of_snapshots(cartridge) - {*map(manifest_name, known), *map(recipe_name, known)}
+    """Return what a cartridge has of snapshots that the catalog has forgotten.
+
+    What it never knew of stays: another workspace may have written it, or one that was lost.
+    """
+    gone = {*store.absent().forgotten}.difference(store.snapshots())
+    return _of_snapshots(cartridge) & _names_of(gone)
+
+
+def _names_of(snapshots: Iterable[str]) -> set[str]:
+    """Return the names of the manifests and recipes of snapshots."""
+    return {name(snapshot) for snapshot in snapshots for name in (manifest_name, recipe_name)}
 
 
 def _older(cartridge: Cartridge, store: Store, newest: str) -> set[str]:
@@ -169,10 +177,12 @@ def _of_snapshots(cartridge: Cartridge) -> set[str]:
 
 
 def _snapshots(store: Store, manifest: str) -> bytes:
-    """List the snapshots that there are; one that is unfinished is none yet."""
+    """List the snapshots that there are, and were; one that is unfinished is none yet."""
     info: SnapshotInfo = read_info(manifest, SnapshotInfo)
-    known = {*store.snapshots(), *([info.snapshot] if info.complete else [])}
-    return to_json(SnapshotList(sealed=iso(datetime.now(UTC)), snapshots=sorted(known)))
+    known = {*store.snapshots(), *store.unknown(), *([info.snapshot] if info.complete else [])}
+    gone = sorted({*store.absent().forgotten} - known)
+    sealed = iso(datetime.now(UTC))
+    return to_json(SnapshotList(sealed=sealed, snapshots=sorted(known), forgotten=gone))
 
 
 def refresh(cartridge: Cartridge, store: Store, cap: int | None) -> None:
@@ -254,7 +264,8 @@ def reserve(run: Run, scans: list[ScanSummary], average_part: int, archives: int
         manifest = max(manifest, int(os.path.getsize(run.store.manifest_path(previous)) * 1.02))
     table = (len(run.store.archives()) + archives) * _ARCHIVE_ROW + _FIXED
     sums = (archives + 16) * _SUMS_LINE
-    listed = (len(run.store.snapshots()) + 1) * _SNAPSHOT + _size(run.store.profile_path)
+    snapshots = len(run.store.snapshots()) + len(run.store.absent().forgotten) + 1
+    listed = snapshots * _SNAPSHOT + _size(run.store.profile_path)
     recipe = _recipe_size(run, scans, seen)
     fixed = (_FIXED, _FIXED, len(script()))
     return sum(map(rounded, (manifest, recipe, table, sums, listed, *fixed))) + 5 * rounded(1)

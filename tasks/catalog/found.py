@@ -92,13 +92,22 @@ class Catalogs:
         named = {snapshot for one in self.newest_first for snapshot in one.manifests()}
         return sorted(named - {snapshot for snapshot in named if self._is_pruned(snapshot)})
 
+    def pruned(self, named: Iterable[str]) -> list[str]:
+        """Return the snapshots, of those named and those with a manifest here, that were pruned."""
+        here = {snapshot for one in self.newest_first for snapshot in one.manifests()}
+        return sorted(filter(self._is_pruned, {*here, *named}))
+
     def expected(self) -> set[str]:
         """Return the snapshots that there were, as far as the newest list knows."""
         return set(self._list.snapshots) if self._list else set()
 
     def _is_pruned(self, snapshot: str) -> bool:
-        known = self._list.snapshots if self._list else []
-        return bool(known) and snapshot not in known and snapshot < known[-1]
+        if self._list is None:
+            return False
+        known, forgotten = self._list.snapshots, self._list.forgotten
+        if forgotten is None:
+            return snapshot not in known and snapshot < known[-1]
+        return snapshot in forgotten
 
     def manifest(self, snapshot: str, path: str) -> Copy | None:
         """Copy the manifest of a snapshot: a complete one, else the part of one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import pyarrow.compute as pc
 
 from tasks.catalog.contents import CONTENTS
 from tasks.catalog.packing import ROWS
+from tasks.catalog.placement import trusted_archives
 from tasks.catalog.relisted import stored_by
 from tasks.catalog.rowgroups import ahead
 from tasks.catalog.runs import Run
+from tasks.catalog.store import STORED
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import PART, PARTS, SHA256, batches, read_table
 
@@ -108,13 +111,12 @@ class _Elsewhere:
     def __init__(self, run: Run, contents: list[str]) -> None:
         stored = [] if run.request.full else run.store.stored_snapshots()
         # The newest copy is the one to refer to: a full backup begins a series of its own.
-        older = (stored_by(run.store, s, _PLACES) for s in reversed(stored))
-        self._lists = itertools.chain(map(batches, contents), older)
-        self._alive = pa.array(
-            [p.archive for p in run.packed()]
-            + [a.archive for a in run.store.archives() if a.state == "stored"],
-            pa.string(),
-        )
+        self._lists = [partial(batches, path) for path in contents]
+        self._lists += [partial(stored_by, run.store, s, _PLACES) for s in reversed(stored)]
+        mine = {p.archive for p in run.packed()}
+        there = {a.archive for a in run.store.archives() if a.state == STORED}
+        # Those of a cartridge that failed only where there is no other.
+        self._alive = [mine | trusted_archives(run.store), mine | there]
         self._wanted: set[bytes] = set()
         self._parts: dict[bytes, list[dict[str, Any]]] = {}
 
@@ -129,13 +131,14 @@ class _Elsewhere:
     def search(self) -> None:
         """Look all wanted contents up; an archive that is no more does not count."""
         wanted = pa.array(sorted(self._wanted), SHA256)
-        for contents in self._lists:
+        for alive, contents in itertools.product(self._alive, self._lists):
             if len(self._parts) == len(wanted):
                 return
-            for batch in contents:
+            archives = pa.array(alive, pa.string())
+            for batch in contents():
                 hit = pc.and_(
                     pc.is_in(batch.column("sha256"), wanted),
-                    pc.is_in(batch.column("archive"), self._alive),
+                    pc.is_in(batch.column("archive"), archives),
                 )
                 found = pa.Table.from_batches([batch]).filter(hit)
                 if found.num_rows:

@@ -11,6 +11,7 @@ from tasks.catalog import export
 from tasks.catalog.contents import trim
 from tasks.catalog.request import Request
 from tasks.catalog.runs import Place, Run
+from tasks.catalog.store import DEAD
 from tasks.media import durable
 from tasks.media.spool import Spool
 from tasks.model.errors import UsageError
@@ -78,7 +79,8 @@ def abandon(place: Place) -> str | None:
     if run.snapshot in place.store.snapshots():
         run.discard()  # it is complete; only its tidying up was cut short
         return None
-    dead = [replace(row, state=export.DEAD) for row in export.rows_of(run, run.taken())]
+    place.store.forget([run.snapshot])
+    dead = [replace(row, state=DEAD) for row in export.rows_of(run, run.taken())]
     if dead:
         place.store.update_archives(lambda rows: export.merged(rows, dead))
     run.discard()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from tasks.catalog.store import STORED, Store
 from tasks.model.words import CartridgeRow
 
 BLANK, OPEN, FULL = "blank", "open", "full"
@@ -32,6 +33,14 @@ def next_cartridge(
     if here or blank:
         return min(here or blank, key=lambda row: row.serial), "it is the next blank one"
     return None, "no labelled cartridge has room"
+
+
+def trusted_archives(store: Store) -> set[str]:
+    """Return the archives that lie on cartridges which neither failed nor are lost."""
+    given_up = {row.serial for row in store.cartridges() if row.state in (SUSPECT, LOST)}
+    return {
+        a.archive for a in store.archives() if a.state == STORED and a.cartridge not in given_up
+    }
 
 
 def next_serial(rows: Iterable[CartridgeRow]) -> int:

@@ -183,10 +183,19 @@ def _contents(batch: pa.RecordBatch, told: Told, columns: Collection[str]) -> pa
     chunk = pc.fill_null(pc.match_substring(flat.field("member"), _CHUNK), False)
     single = np.bincount(rows, minlength=batch.num_rows)[rows] == 1
     plain = wanted & (single | chunk.to_numpy(zero_copy_only=False))
-    plain &= flat.field("sha256").is_valid().to_numpy(zero_copy_only=False)
+    has_digest = flat.field("sha256").is_valid().to_numpy(zero_copy_only=False)
+    plain &= has_digest
+    others = np.unique(rows[wanted & ~plain])
+    is_sparse = np.array([_is_one_member(column[row].as_py()) for row in others.tolist()], bool)
+    # A file that was cut, of which a piece is the whole of another file.
+    plain |= wanted & has_digest & np.isin(rows, others[~is_sparse])
     found = _in_one_piece(batch, flat, rows, np.flatnonzero(plain), columns)
-    sparse = np.unique(rows[wanted & ~plain])
-    return pa.concat_tables([found, _sparse(batch, sparse, columns)])
+    return pa.concat_tables([found, _sparse(batch, others[is_sparse], columns)])
+
+
+def _is_one_member(parts: list[dict[str, Any]]) -> bool:
+    """Whether all that is no hole lies in one member: that of a sparse file."""
+    return len({(part["archive"], part["member"]) for part in parts if part["archive"]}) == 1
 
 
 def _is_in_archive_of(archives: pa.Array, snapshots: Collection[str]) -> Any:

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.export import STORED
-from tasks.catalog.store import Store
+from tasks.catalog.store import STORED, Store
 from tasks.formats.manifest import batches, integers, keys, words
 
 # A file that may be drawn for a cartridge; of each `kind` some are, as far as the limits go.

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.catalog.export import LOST
 from tasks.catalog.masks import expression
 from tasks.catalog.queries import COLUMNS, Entry, listed, pages
 from tasks.catalog.rowgroups import RowGroup, ahead, row_groups, rows_at
-from tasks.catalog.store import Store
+from tasks.catalog.store import LOST, Store
 from tasks.formats.manifest import integers, keys, raw_paths, read_table, words
 
 _NAMED = ["source", "path", "raw_path", "type"]

@@ -33,7 +33,8 @@ def settle(run: Run) -> list[str]:
     }
     with locks.exclusive(run.path("locks", "settle")):
         placed = run.placed()
-        numbers = sorted(n for n, serial in placed.items() if serial in distrusted)
+        gone = {*taken_back(run)}  # of which a killed one has not forgotten where they lie
+        numbers = sorted(n for n, serial in placed.items() if serial in distrusted or n in gone)
         for receipt in run.receipts():
             # The last has a list of everything, which names what is gone now: it is sealed again.
             if receipt.serial in distrusted or (numbers and receipt.last):

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tasks.catalog.export import LOST
 from tasks.catalog.queries import times
-from tasks.catalog.store import ARCHIVES, CARTRIDGES, Store
+from tasks.catalog.store import ARCHIVES, CARTRIDGES, LOST, Store
 from tasks.formats.manifest import SCHEMA, TableWriter
 from tasks.model.errors import FormatDamaged, SnapshotMissing, UsageError
 from tasks.model.words import SnapshotInfo

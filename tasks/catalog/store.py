@@ -11,11 +11,15 @@ from typing import TypeVar
 import pyarrow as pa
 
 from tasks.formats import manifest
+from tasks.formats.records import from_json, to_json
 from tasks.media import durable, locks
 from tasks.model.errors import FormatDamaged, SnapshotMissing
-from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo
+from tasks.model.words import Absent, ArchiveRow, CartridgeRow, SnapshotInfo
 
 Row = TypeVar("Row", CartridgeRow, ArchiveRow)
+
+# What an archive may be: there, without use, gone.
+STORED, DEAD, LOST = "stored", "dead", "lost"
 
 _STRING, _INT = pa.string(), pa.int64()
 CARTRIDGES = pa.schema(
@@ -67,6 +71,11 @@ class Store:
         return os.path.join(self.folder, "contents", f"{snapshot}.parquet")
 
     @property
+    def absent_path(self) -> str:
+        """Name the record of snapshots that are not known any more."""
+        return os.path.join(self.folder, "absent.json")
+
+    @property
     def cartridges_path(self) -> str:
         """Name the table of cartridges."""
         return os.path.join(self.folder, "cartridges.parquet")
@@ -112,6 +121,29 @@ class Store:
         """Return the ids of all snapshots that have a list of contents."""
         names = os.listdir(os.path.join(self.folder, "contents"))
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
+
+    def absent(self) -> Absent:
+        """Return which snapshots were forgotten, and which a recover did not find."""
+        if not os.path.exists(self.absent_path):
+            return Absent(forgotten=[], missing=[])
+        return from_json(Absent, durable.read_whole(self.absent_path), self.absent_path)
+
+    def forget(self, snapshots: Iterable[str]) -> None:
+        """Note that snapshots are forgotten: before anything of them goes."""
+        with self.locked():
+            absent = self.absent()
+            forgotten = sorted({*absent.forgotten, *snapshots})
+            if forgotten != absent.forgotten:
+                durable.write_whole(self.absent_path, to_json(replace(absent, forgotten=forgotten)))
+
+    def unknown(self) -> set[str]:
+        """Return the snapshots that there are, and of which nobody here knows what they need.
+
+        A recover was not given the cartridges with their manifests.
+        """
+        absent = self.absent()
+        named = {row.snapshot for row in self.archives() if row.state != DEAD}
+        return {*named, *absent.missing}.difference(self.snapshots(), absent.forgotten)
 
     def newest(self) -> str | None:
         """Return the id of the newest snapshot, if there is one."""

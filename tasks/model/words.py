@@ -114,10 +114,26 @@ class SnapshotInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotList:
-    """Which snapshots a catalog knew, oldest first, when a cartridge was sealed with it."""
+    """Which snapshots a catalog knew, oldest first, when a cartridge was sealed with it.
+
+    `forgotten` are those that it had known; None in lists that older versions wrote.
+    """
 
     sealed: str
     snapshots: list[str]
+    forgotten: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """Snapshots of which a catalog has no manifest, and why.
+
+    `forgotten` by retention, or given up: what is left of them goes. `missing` are those that a
+    recover knew by name only: what they may need stays.
+    """
+
+    forgotten: list[str]
+    missing: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tasks.catalog.export import DEAD
 from tasks.catalog.opening import Options, open_run
 from tasks.catalog.runs import Place
+from tasks.catalog.store import DEAD
 from tasks.model.profile import parse_profile
 from tasks.model.words import ArchiveRow
 
