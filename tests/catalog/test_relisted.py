@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tasks.catalog.contents import CONTENTS
 from tasks.catalog.relisted import stored_by
 from tasks.catalog.store import Store
 from tests.conftest import MakeCartridges
+from tests.helpers.compare import assert_same_tree
 from tests.helpers.media import fill
 from tests.helpers.program import Program
 from tests.helpers.trees import funny_farm
@@ -93,3 +95,23 @@ def test_what_is_stored_stays_known_when_its_snapshot_is_forgotten(
     away.rename(source / "back")
     outcome = program.backup("home")
     assert (outcome["added"], outcome["bytes_stored"]) == (1, 0)
+
+
+def test_a_cut_file_that_holds_another_is_no_sparse_file(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    """A piece of an image is the whole of a file of zeros: the image has several archives."""
+    (source / "a").mkdir()
+    fill(source / "a", files=1, size=110_000)
+    (source / "a" / "zeros").write_bytes(bytes(32768))
+    image = source / "image"
+    image.write_bytes(bytes(131072) + random.Random(7).randbytes(90112))
+    program.init("home", [source], cartridges(1), capacity="4MB")
+    program.backup("home")
+    away = image.rename(tmp_path / "image")
+    program.edit_profile("home", {"retention": {"keep_last": 1}})
+    program.backup("home")  # the archive of the random half goes
+    subprocess.run(["cp", "--sparse=always", away, source / "copy"], check=True)
+    program.backup("home")
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")
