@@ -54,6 +54,7 @@ class _Stopped(KeyboardInterrupt):
 def main_and_exit() -> None:
     """Run the command line, and leave without taking apart what was loaded, which takes 40 ms."""
     code = 0
+    _open_what_is_closed()
     try:
         try:
             main()
@@ -68,6 +69,16 @@ def main_and_exit() -> None:
     sys.stderr.flush()
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Have three standard streams, as all programs expect: files would get their numbers else."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            if fd != number:
+                os.dup2(fd, number)
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
 
 
 def main() -> None:

@@ -71,11 +71,11 @@ def init(
         if os.path.exists(path):
             raise ProfileExists(profile=name, file=path)
         size = readable_size(capacity)
-        volumes = [os.path.abspath(volume) for volume in cartridge or []]
+        volumes = [os.path.abspath(os.path.expanduser(volume)) for volume in cartridge or []]
         text = profile_text(name, source, volumes, size, set_name or name)
         profile = parse_profile(name, text, path)
+        made = [volume for volume in volumes if make_volume(volume)]
         for volume in volumes:
-            make_volume(volume)
             require_empty(volume)  # all of them, before one is labelled
         rows = [
             label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
@@ -83,6 +83,7 @@ def init(
         durable.make_folders(os.path.dirname(path))
         durable.write_whole(path, text.encode())
         told = [f"Wrote {path}."]
+        told += [f"Made the folder {each}; if a disk was meant, mount it." for each in made]
         told += [f"Labelled {row.location} as cartridge {row.label}." for row in rows]
         told += [f"To back up: cartridge backup {name}"]
         facts = {
@@ -125,9 +126,11 @@ def quoted(text: str) -> str:
     return toml_text(text)
 
 
-def make_volume(volume: str) -> None:
-    """Make a folder to be labelled; VolumeUnusable where that cannot be."""
+def make_volume(volume: str) -> bool:
+    """Make a folder to be labelled where there is none; VolumeUnusable where that cannot be."""
+    is_new = not os.path.isdir(volume)
     try:
         os.makedirs(volume, exist_ok=True)
+        return is_new
     except OSError as error:
         raise VolumeUnusable(path=volume, reason=error.strerror) from error

@@ -227,6 +227,10 @@ def _delete_foreign(
         last = path  # what lies below goes, or stays, with it
         if path not in marked and not PART.fullmatch(path.rpartition(b"/")[2]):
             foreign.append(path)
+    for path in filter(place.holds_mount, foreign):
+        shown = path.decode("utf-8", "replace")
+        reason = f"--delete would empty what is mounted at or below {shown}"
+        raise DestinationUnusable(path=dest, reason=reason)
     listed = [path.decode("utf-8", "replace") for path in foreign]
     for name in listed if not voice.json else ():
         say(f"not in the snapshot: {name}")

@@ -49,6 +49,8 @@ def load_profile(workspace: str, name: str) -> Profile:
 
 def _profile_text(workspace: str, name: str) -> str:
     path = profile_path(workspace, name)
+    if os.path.basename(name) != name:  # its state would lie elsewhere
+        raise ProfileMissing(profile=name, folder=os.path.join(workspace, "profiles"))
     try:
         return durable.read_whole(path).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -24,7 +24,7 @@ from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot
 from tasks.scan import ScanSource, source_paths
 
 # Fewer lost files than this may be anybody's tidying up.
-_FEW = 10
+_FEW = 5
 
 
 class DiffManifest(Stage):

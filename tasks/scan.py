@@ -181,7 +181,8 @@ def _open(source: Source, root: bytes, workspace: str) -> Walk:
         os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
         with os.scandir(root):
             pass
-        own = [(facts.st_dev, facts.st_ino) for facts in [os.stat(state)]]
+        there = [state] if os.path.isdir(state) else []  # a dry run may be the first
+        own = [(facts.st_dev, facts.st_ino) for facts in map(os.stat, there)]
         walk = Walk(source, root, own)
     except OSError as error:
         raise SourceMissing(source=source.name, path=shown, reason=error.strerror) from error

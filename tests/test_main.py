@@ -82,6 +82,27 @@ def test_the_version_is_the_one_that_is_installed(program: Program) -> None:
     assert program.run("--version").stdout == f"cartridge {version('cartridge-backup')}\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_matter(
+    program: Program, source: Path, cartridges: MakeCartridges, closed: str
+) -> None:
+    [cartridge] = cartridges(1)
+    (source / "file").write_text("new")
+    program.init("home", [source], [cartridge])
+    command = f"'{sys.executable}' -m pipelines backup home {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], env=program.env, cwd=program.workspace, check=False
+    )
+    assert done.returncode == 0
+    assert len(program.snapshots("home")) == 1
+
+
+@pytest.mark.parametrize("name", ["../profiles/home", "./home"])
+def test_a_profile_is_no_path(program: Program, source: Path, name: str) -> None:
+    program.run("init", "home", "--source", source)
+    assert program.backup(name, code=2)["error"] == "ProfileMissing"
+
+
 def loaded(code: str) -> str:
     """Run a program that has `sparingly` at hand, and return what it printed."""
     code = f"import os, sys\nfrom pipelines.imports import sparingly\n{code}"

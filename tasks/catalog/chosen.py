@@ -168,5 +168,5 @@ def _wanted(run: Run, row: CartridgeRow | None, shelf: Shelf) -> CartridgeWanted
     if row is not None:
         return CartridgeWanted(label=row.label, reason=shelf.instead_of(row.location))
     serial = placement.next_serial(run.store.cartridges())
-    reason = "all labelled cartridges are full; label a new one with 'cartridge label DIR --set "
+    reason = "no labelled cartridge has room; label a new one with 'cartridge label DIR --set "
     return CartridgeWanted(label=f"{set_name} {serial}", reason=f"{reason}{set_name}'")

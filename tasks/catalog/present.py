@@ -95,7 +95,7 @@ def _may_stay(status: os.stat_result, size: int, facts: Facts) -> bool:
 
     They would change there too.
     """
-    if status.st_size != size or not size:
+    if status.st_size != size:
         return False
     is_same = (status.st_uid, status.st_gid, status.st_mode & 0o7777, status.st_mtime_ns) == (
         *(facts.uid, facts.gid, facts.mode),

@@ -119,7 +119,10 @@ class Store:
 
     def listed_snapshots(self) -> list[str]:
         """Return the ids of all snapshots that have a list of contents."""
-        names = os.listdir(os.path.join(self.folder, "contents"))
+        try:
+            names = os.listdir(os.path.join(self.folder, "contents"))
+        except FileNotFoundError:
+            return []
         return sorted(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
 
     def absent(self) -> Absent:

@@ -154,7 +154,7 @@ narrow() { # leaves in all lists only what --only names
     done
     for list in large/*.name; do
         [ -f "$list" ] || continue
-        [ -n "$(matching <"$list" | tr '\0' x)" ] || rm "$list" "${list%.name}.header"
+        is_wanted "$list" || rm "$list" "${list%.name}.header"
     done
     for list in parts/*; do
         [ -f "$list" ] || continue
@@ -162,6 +162,10 @@ narrow() { # leaves in all lists only what --only names
             [ ! -f "large/$number.name" ] || echo "$number $rest"
         done <"$list" >work/list && mv work/list "$list"
     done
+}
+
+is_wanted() { # list of one name: whether it matches, or a hard link to it does
+    [ -n "$({ matching <"$1"; [ ! -s firsts ] || sort -z "$1" firsts | uniq -zd; } | tr '\0' x)" ]
 }
 
 narrow_list() { # list
@@ -634,6 +638,19 @@ go_on() {
     report
 }
 
+require_one_set() { # folders of cartridges; another set may have newer snapshots, of something else
+    mine=$(set_of "$here")
+    for folder; do
+        other=$(set_of "$folder")
+        [ -z "$mine" ] || [ -z "$other" ] || [ "$mine" = "$other" ] ||
+            fail 2 "$folder holds a cartridge of the set '$other', and this one is of '$mine'"
+    done
+}
+
+set_of() { # folder of a cartridge
+    sed -n 's/.*"set": *"\([^"]*\)".*/\1/p' "$1/CARTRIDGE.json" 2>/dev/null
+}
+
 require_tools() {
     for tool in tar lz4 sha256sum xargs dd sed; do
         command -v $tool >/dev/null || fail 2 "$tool is needed and not installed"
@@ -674,6 +691,7 @@ main() {
     }
     where=$1
     shift
+    require_one_set "$@"
     choose_snapshot "$here" "$@"
     if [ -z "$recipe" ]; then
         [ -z "$recipe_damaged" ] || fail 5 "another cartridge of the set may have it whole"

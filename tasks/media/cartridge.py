@@ -149,6 +149,7 @@ class Cartridge:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._base = f"/proc/self/fd/{fd}"
+            self._require_label()
             yield
             self._require_mounted()
         except BlockingIOError as error:
@@ -187,6 +188,16 @@ class Cartridge:
             kind = CartridgeFull if error.errno in _FULL else CartridgeFailed
             reason = error.strerror or error
             raise kind(label=self.label.title, path=self.path, reason=reason) from error
+
+    def _require_label(self) -> None:
+        """Raise CartridgeWanted where what was opened is not this volume, but where it was."""
+        try:
+            found = Cartridge.open(self._base).label.uuid
+        except (OSError, CartridgeError):
+            found = None
+        if found != self.label.uuid:
+            reason = f"it was taken away from {self.path} before it was written"
+            raise CartridgeWanted(label=self.label.title, reason=reason)
 
     def _require_mounted(self) -> None:
         """Raise CartridgeWanted where `path` does not lead to the volume that is written."""

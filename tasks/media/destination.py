@@ -25,6 +25,8 @@ _DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+|names)\.tmp")
 # What a file system without links, fifos or devices answers, or a user without rights gets.
 _NOT_MADE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EIO)
 _PIECE = 1 << 20
+# How a space, a tab, a newline or a backslash is written in a list of mounts.
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +361,13 @@ class Destination:
                 if is_folder:
                     yield from self.entries(below)
 
+    def holds_mount(self, path: bytes) -> bool:
+        """Whether something is mounted at an entry, or anywhere below it."""
+        entry = os.path.join(self.root, path)
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            places = [_OCTAL.sub(_unescaped, line.split()[4]) for line in mounts]
+        return any(place == entry or place.startswith(entry + b"/") for place in places)
+
     def remove(self, path: bytes) -> None:
         """Remove an entry and all below it."""
         parent, name = self.at(path)
@@ -367,6 +376,10 @@ class Destination:
             shutil.rmtree(name, dir_fd=parent)
         else:
             os.unlink(name, dir_fd=parent)
+
+
+def _unescaped(octal: re.Match[bytes]) -> bytes:
+    return bytes([int(octal[1], 8)])
 
 
 def _is_file(parent: int, name: bytes) -> bool:

@@ -4,6 +4,7 @@ import datetime
 import random
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -145,3 +146,36 @@ def test_a_plan_names_the_cartridges_and_restores_nothing(farm: Farm, tmp_path: 
     assert sorted(serials) == [medium.label["serial"] for medium in farm.written]
     assert all(cartridge["present"] for cartridge in plan["cartridges"])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_already_is_left_alone_though_it_be_empty(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    (source / "empty").touch()
+    program.backup("home")
+    first = program.restore("home", tmp_path / "out")
+    inode = (tmp_path / "out" / "source" / "empty").stat().st_ino
+    again = program.restore("home", tmp_path / "out")
+    assert (again["files"], again["present"]) == (0, first["files"])
+    assert (tmp_path / "out" / "source" / "empty").stat().st_ino == inode
+
+
+def test_delete_does_not_empty_what_is_mounted_below(
+    home: Home, needs_root: None, tmp_path: Path
+) -> None:
+    program, _, _ = home
+    out = tmp_path / "out"
+    program.restore("home", out)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    (mounted / "precious").write_text("of somebody else")
+    below = out / "source" / "foreign" / "a disk"
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", mounted, below], check=True)
+    try:
+        told = program.restore("home", out, "--delete", "--yes", code=1)
+        assert "foreign" in told["message"]
+        assert (mounted / "precious").exists()
+    finally:
+        subprocess.run(["umount", below], check=True)
+    program.restore("home", out, "--delete", "--yes")
+    assert not (out / "source" / "foreign").exists()

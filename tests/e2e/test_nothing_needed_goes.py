@@ -133,10 +133,18 @@ def empty(journal: Path) -> None:
 
 @pytest.mark.parametrize("damage", [shorten, empty])
 def test_a_prune_removes_nothing_from_a_cartridge_whose_journal_is_damaged(
-    home: Home, damage: Callable[[Path], None], tmp_path: Path
+    program: Program,
+    source: Path,
+    cartridges: MakeCartridges,
+    damage: Callable[[Path], None],
+    tmp_path: Path,
 ) -> None:
-    program, source, cartridge = home
-    (source / "big" / "005.bin").unlink()
+    [cartridge] = cartridges(1)
+    fill(source, files=6, size=100_000)
+    program.init("home", [source], [cartridge], capacity="4MB")  # several archives
+    program.backup("home")
+    (source / "004.bin").unlink()
+    (source / "005.bin").unlink()
     program.backup("home")
     damage(cartridge / "journal.jsonl")
     archives = bytes_on(cartridge / "archives")
@@ -167,7 +175,9 @@ def test_a_prune_that_waits_for_a_backup_knows_what_it_has_stored(
 ) -> None:
     """What was without use when the prune began is referred to when the backup has ended."""
     program, source, _ = home
-    gone = (source / "big" / "005.bin").rename(tmp_path / "gone.bin")
+    fill(source / "new", files=1, size=300_000, seed=3)  # it has an archive of its own
+    program.backup("home")
+    gone = (source / "new" / "000.bin").rename(tmp_path / "gone.bin")
     program.backup("home")
     forget_all_but_the_newest(program)
     shutil.copyfile(gone, source / "again.bin")
@@ -245,8 +255,7 @@ def test_damage_that_was_found_is_remembered_by_a_run_that_is_killed(
     program.run("label", other, "--set", "home")
     program.edit_profile("home", {"cartridges": {"search": [str(cartridge.with_name("c*"))]}})
     fill(source / "new", files=1, size=300_000, seed=3)
-    # Of the two notes that it makes, the second is missing.
-    killed_at(program, "tasks.catalog.store:Store.alter_cartridge", "backup", "home")
+    killed_at(program, "tasks.verify:_write_off", "backup", "home")
     codes = [program.run("backup", "home", code=None).returncode for _ in range(3)]
     assert 5 in codes
     assert codes[-1] == 0

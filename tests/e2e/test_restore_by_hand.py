@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests import strategies
+from tests.conftest import MakeCartridges
 from tests.e2e.test_any_sequence import PATIENT, Diary, Rounds
 from tests.helpers.byhand import Stranger
 from tests.helpers.compare import Facts, assert_same_tree, snapshot_of
@@ -215,6 +216,37 @@ def test_a_hard_link_brings_the_file_that_it_is_a_link_to(
     facts = list(history.pages.values())[-1]
     names = (b"", b"kept elsewhere.txt", b"small", b"small/0001.txt")
     assert_same_tree({name: facts[name] for name in names}, tmp_path / "out" / "source")
+
+
+def test_a_hard_link_brings_a_file_that_is_stored_in_parts(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    (source / "links").mkdir()
+    (source / "large").write_bytes(random.Random(1).randbytes(3_000_000))
+    os.link(source / "large", source / "links" / "again")
+    [cartridge] = cartridges(1)
+    program.init("home", [source], [cartridge])
+    program.edit_profile("home", {"archive": {"split_size": "1MiB"}})
+    program.backup("home")
+    stranger = Stranger.with_tools(tmp_path / "stranger")
+    stranger.restore(cartridge, "--only", "source/links/again", tmp_path / "out")
+    assert (tmp_path / "out" / "source" / "links" / "again").stat().st_nlink == 2
+    assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_cartridge_of_another_set_is_refused(
+    program: Program, source: Path, cartridges: MakeCartridges, tmp_path: Path
+) -> None:
+    """Its snapshots are newer, and of something else."""
+    mine, other = cartridges(2)
+    (source / "file").write_text("mine")
+    for name, cartridge in (("home", mine), ("office", other)):
+        program.init(name, [source], [cartridge])
+        program.backup(name)
+    stranger = Stranger.with_tools(tmp_path / "stranger")
+    told = stranger.restore(mine, tmp_path / "out", other, code=2).stderr
+    assert "office" in told
+    assert not (tmp_path / "out").exists()
 
 
 # ---- several cartridges

@@ -127,3 +127,15 @@ def test_a_byte_inserted_into_a_large_file_stores_little(
     assert 0 < second["bytes_stored"] < 20 * MIB
     program.restore("home", tmp_path / "out")
     assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_a_dry_run_may_come_before_any_run(program: Program, source: Path) -> None:
+    (source / "file").write_text("new")
+    program.run("init", "home", "--source", source)
+    shutil.rmtree(program.workspace / "state", ignore_errors=True)
+    assert program.json("backup", "home", "--dry-run")["added"] == 1
+
+
+def test_a_prune_before_any_run_has_nothing_to_do(program: Program, source: Path) -> None:
+    program.run("init", "home", "--source", source)
+    assert program.json("prune", "home")["freed"] == 0

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tasks.media.cartridge import Cartridge
+from tasks.model.errors import CartridgeWanted
 from tests.helpers.compare import Facts, assert_same_tree, snapshot_of
 from tests.helpers.media import fill
 from tests.helpers.program import Medium, Program
@@ -223,3 +225,15 @@ def test_a_cartridge_that_may_not_be_written_by_its_user_is_refused(
     told = as_nobody.backup("home", code=1)
     assert told["error"] == "WrongCartridge"
     assert snapshot_of(cartridge) == before
+
+
+def test_a_disk_that_is_pulled_before_it_is_written_leaves_nothing_in_its_mount_point(
+    shelf: Shelf,
+) -> None:
+    """It was looked at, and is gone when it is opened to be written."""
+    cartridge = Cartridge.open(str(shelf.cartridge))
+    shelf.cartridge.rename(shelf.cartridge.with_name("pulled"))
+    shelf.cartridge.mkdir()
+    with pytest.raises(CartridgeWanted, match="home 1"), cartridge.writing():
+        raise AssertionError("it may be written")
+    assert os.listdir(shelf.cartridge) == []
