@@ -12,7 +12,7 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profile_path
 from tasks.catalog.members import label_of
-from tasks.catalog.placement import LOST
+from tasks.catalog.placement import BLANK, LOST
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
 from tasks.catalog.store import DEAD, Store
@@ -36,11 +36,12 @@ def verify(
 ) -> None:
     """Verify the cartridges of a profile that are present, or the one in a folder."""
     voice = Voice(json)
-    facts: dict[str, Any] = {"cartridges": []}
+    facts: dict[str, Any] = {"cartridges": [], "absent": []}
 
     def action() -> None:
         folder = find_workspace(workspace)
         store, found = _chosen(folder, name)
+        facts["absent"] = absent = _absent(store, found)
         damaged, told = [], []
         for cartridge in found:
             verdict = check(cartridge, store)
@@ -54,6 +55,7 @@ def verify(
                 store.alter_cartridge(cartridge.label.uuid, verified=iso(datetime.now(UTC)))
         if damaged:
             raise DamageFound(damage=", ".join(damaged))
+        told += [f"Cartridge {away} is not here: nothing of it was read." for away in absent]
         voice.result(facts, told)
 
     finish(voice, action, lambda error: facts)
@@ -90,6 +92,13 @@ def _chosen(folder: str, name: str) -> tuple[Store | None, list[Cartridge]]:
     if not found:
         raise CartridgeWanted(label=profile.cartridges.set, reason="none of the set is present")
     return store, sorted(found, key=lambda c: c.label.serial)
+
+
+def _absent(store: Store | None, found: list[Cartridge]) -> list[str]:
+    """Name the cartridges that hold something and were not found."""
+    here = {cartridge.label.uuid for cartridge in found}
+    rows = store.cartridges() if store is not None else []
+    return [r.label for r in rows if r.uuid not in here and r.state not in (BLANK, LOST)]
 
 
 def _in_folder(path: str) -> Cartridge:

@@ -124,6 +124,18 @@ def test_verify_finds_nothing_on_sound_cartridges(farm: Farm) -> None:
     assert not any(cartridge["damaged"] for cartridge in found["cartridges"])
 
 
+def test_verify_names_the_cartridges_that_are_not_there(
+    program: Program, source: Path, cartridges: MakeCartridges
+) -> None:
+    first, second, third = cartridges(3)
+    fill(source, files=20, size=300_000)
+    program.init("home", [source], [first, second, third], capacity="4MB")
+    program.backup("home")
+    first.rename(first.with_name("away"))
+    assert program.json("verify", "home")["absent"] == ["home 1"]
+    assert "home 1 is not here" in program.run("verify", "home").stdout
+
+
 def test_verify_names_the_file_with_a_flipped_bit(home: Home) -> None:
     program, _, cartridge = home
     archive = max(Medium(path=cartridge).archives, key=lambda path: path.stat().st_size)
