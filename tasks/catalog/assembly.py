@@ -102,8 +102,9 @@ def _assembled(
             yield present
         base += scan.num_rows
     for rows in kept.after():
-        totals.count(rows)
-        yield rows
+        present = _drop_missing(rows, totals)
+        totals.count(present)
+        yield present
 
 
 def _scans(run: Run) -> Iterator[pa.RecordBatch]:

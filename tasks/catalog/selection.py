@@ -240,6 +240,8 @@ def _with_content_of_links(path: str, rows: pa.Table) -> pa.Table:
         pa.array(targets, pa.binary()),
     )
     for target, (lead, *_) in wanted.items():
+        if target not in found:
+            raise FormatDamaged(file=path, reason="a hard link in it names no file")
         named = _renamed(found[target], rows.slice(lead, 1))
         rows = pa.concat_tables([rows.slice(0, lead), named, rows.slice(lead + 1)])
     return rows

@@ -306,17 +306,21 @@ class Destination:
         """Give a folder its metadata, once nothing more is written into it."""
         parent, name = self.at(path)
         fd = self._folders.below(parent, name)
-        # It may have been made below a folder that hands things down.
-        inherits, self._settler.inherits = self._settler.inherits, True
         try:
             self.settle(fd, facts)
         finally:
             os.close(fd)
-            self._settler.inherits = inherits
 
     def settle(self, fd: int, facts: Facts) -> None:
-        """Give an open file or folder its metadata."""
-        self._settler.settle(fd, facts)
+        """Give an open file or folder its metadata, whoever made it.
+
+        It may be somebody else's, or have access lists that were handed down.
+        """
+        inherits, self._settler.inherits = self._settler.inherits, True
+        try:
+            self._settler.settle(fd, facts)
+        finally:
+            self._settler.inherits = inherits
 
     @staticmethod
     def unlink_at(parent: int, name: bytes) -> None:

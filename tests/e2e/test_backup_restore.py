@@ -1,6 +1,7 @@
 """What is backed up comes back: all of it, or what is asked for."""
 
 import datetime
+import os
 import random
 import re
 import shutil
@@ -179,3 +180,19 @@ def test_delete_does_not_empty_what_is_mounted_below(
         subprocess.run(["umount", below], check=True)
     program.restore("home", out, "--delete", "--yes")
     assert not (out / "source" / "foreign").exists()
+
+
+def test_what_is_there_gets_its_owner_and_access_back(
+    home: Home, needs_root: None, tmp_path: Path
+) -> None:
+    """The file of another, with a set-user-id bit, would run with that one's rights."""
+    program, source, _ = home
+    (source / "tool").write_text("#!/bin/sh")
+    (source / "tool").chmod(0o4755)
+    program.backup("home")
+    program.restore("home", tmp_path / "out")
+    there = tmp_path / "out" / "source" / "tool"
+    os.chown(there, 1000, 1000)
+    subprocess.run(["setfacl", "-m", "u:1000:rw", there], check=True)
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, tmp_path / "out" / "source")

@@ -66,6 +66,26 @@ def test_an_unreadable_file_is_reported_and_tried_again(as_nobody: Program, comm
     assert_same_tree(source, commons / "out" / "source")
 
 
+def test_a_hard_link_goes_with_the_file_that_could_not_be_read(
+    as_nobody: Program, commons: Path
+) -> None:
+    source, cartridge = commons / "source", commons / "c1"
+    (source / "z").mkdir(parents=True)
+    (source / "a").write_text("first")
+    os.link(source / "a", source / "z" / "link")
+    cartridge.mkdir()
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "65534:65534", source, cartridge], check=True)
+    as_nobody.init("home", [source], [cartridge])
+    as_nobody.backup("home")
+    (source / "a").write_text("second")
+    (source / "a").chmod(0)
+    (source / "z").chmod(0)
+    as_nobody.backup("home", code=3)
+    (source / "z").chmod(0o700)
+    assert as_nobody.restore("home", commons / "out")["damaged"] == []
+
+
 def lose_it(source: Path) -> None:
     source.rename(source.with_name("unplugged"))
 
