@@ -24,6 +24,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 MAKERS = {
+    "ext2": ["mkfs.ext2", "-q", "-I", "128"],  # such inodes have whole seconds
     "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0"],
     "exfat": ["mkfs.exfat"],
     "vfat": ["mkfs.vfat"],

@@ -28,6 +28,7 @@ from tasks.formats.manifest import (
     words,
 )
 from tasks.media import durable
+from tasks.media.stable import RESTLESS
 
 _FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
 # Rows of the pack list in a group: a packer reads those whole that its bundle begins and ends in.
@@ -129,7 +130,7 @@ class Judge:
             "type": sides.kinds != sides.old_kinds,
             "size": is_file & sides.differ("size"),
             "mtime": is_file & sides.differ("mtime"),
-            "ctime": whole & sides.differ("ctime"),
+            "ctime": whole & sides.differ("ctime") | is_file & sides.were("ctime", RESTLESS),
             "inode": whole & sides.differ("inode"),
             "target": ~is_file & sides.targets_differ(),
             "device": plain & sides.differ("rdev"),

@@ -124,6 +124,11 @@ class Pairs:
         flags: Flags = new[self._left] != old[self._right]
         return flags
 
+    def were(self, name: str, value: int) -> Flags:
+        """Return which pairs had this number before."""
+        flags: Flags = integers(self._old.column(name))[self._right] == value
+        return flags
+
     def targets_differ(self) -> Flags:
         """Return which pairs are links to something else."""
         return self._objects_differ("link_target")

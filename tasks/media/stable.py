@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from tasks.media.beneath import open_beneath, open_stepwise
 from tasks.media.source import data_extents
@@ -15,9 +15,13 @@ from tasks.media.source import data_extents
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file that changes while it is read is read again so many times, with these pauses in seconds.
 PAUSES = (0.03, 0.05, 0.25)
-# A file system's clock stands still for some milliseconds: of two changes in one tick the second
-# leaves no trace. Nanoseconds, more than the longest tick of Linux (10 ms).
-_TICK = 20_000_000
+# A file system's clock stands still for some milliseconds, or keeps whole seconds only (ext2), or
+# every second one (FAT): of two changes in one tick the second leaves no trace. Nanoseconds, more
+# than the longest tick of Linux (10 ms), and than that of FAT.
+_TICK, _COARSE_TICK = 20_000_000, 2_020_000_000
+_SECOND = 10**9
+# The ctime of what never held still: no file has it, so that the next run reads this one again.
+RESTLESS = -1
 
 
 class Unreadable(Exception):
@@ -30,7 +34,12 @@ class Unreadable(Exception):
 
 def is_settled(facts: os.stat_result, read_from: int) -> bool:
     """Whether a change after `read_from`, in nanoseconds since 1970, would show in these facts."""
-    return facts.st_ctime_ns < read_from - _TICK
+    return facts.st_ctime_ns < read_from - _tick(facts)
+
+
+def _tick(facts: os.stat_result) -> int:
+    """Return for how long, in nanoseconds, a file's clock may have stood still at its change."""
+    return _TICK if facts.st_ctime_ns % _SECOND else _COARSE_TICK
 
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -112,22 +121,42 @@ def unchanged(
     What `read` reads with the functions below becomes Unreadable where that fails; other errors of
     the system, those of writing what was read, pass through.
 
-    One that has changed just now is read again when its file system's clock has moved on. Raises
-    Unreadable where it never holds still, or cannot be read.
+    One that has changed just now is read when its file system's clock has moved on; one that goes
+    on changing gets the ctime RESTLESS. Raises Unreadable where it never holds still while it is
+    read, or cannot be read.
     """
     for pause in (*PAUSES, None):
         fd = open_file(root, path)
         try:
-            before, began = _facts(fd), time.time_ns()
+            before, is_at_rest = _at_rest(fd)
             result = read(fd, before)
-            is_last = pause is None  # a clock of another machine may be ahead of ours for ever
-            if same(before, _facts(fd)) and (is_settled(before, began) or is_last):
-                return result, before
+            if same(before, _facts(fd)):
+                return result, before if is_at_rest else _restless(before)
         finally:
             os.close(fd)
         if pause is not None:
             time.sleep(pause)
     raise Unreadable("It changed while it was read")
+
+
+def _at_rest(fd: int) -> tuple[os.stat_result, bool]:
+    """Return the facts of a file, and whether every change from now on will show in them.
+
+    Waits for its clock where that may stand still, but not until it is past that of this machine:
+    the clock of another one may be ahead for ever.
+    """
+    facts = _facts(fd)
+    ahead = facts.st_ctime_ns + _tick(facts) - time.time_ns()
+    if ahead < 0:
+        return facts, True
+    time.sleep(min(ahead + 1, _tick(facts)) / _SECOND)
+    later = _facts(fd)
+    return later, same(facts, later)
+
+
+def _restless(facts: os.stat_result) -> os.stat_result:
+    _, (numbers, names) = cast("tuple[Any, Any]", facts.__reduce__())
+    return os.stat_result(numbers, {**names, "st_ctime_ns": RESTLESS})
 
 
 def extent_reader(fd: int, start: int, length: int) -> Callable[[memoryview], int]:

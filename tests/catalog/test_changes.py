@@ -17,6 +17,7 @@ from tasks.catalog import moves
 from tasks.catalog.changes import ChangeWriter, Found, Judge, compare, listed
 from tasks.catalog.windows import windows
 from tasks.formats.manifest import keys
+from tasks.media.stable import RESTLESS
 from tests.helpers.rows import WHEN, Row, batch, key, read, row
 
 STRICT = Judge(lenient=frozenset(), unread=[], forced=False)
@@ -308,6 +309,13 @@ def test_a_lenient_source_looks_at_size_and_mtime_alone(folder: Path) -> None:
     got = diff(folder, new, [row("a"), row("b"), row("c")], judge)
     told = [(c["path"], c["change"], c["reason"]) for c in got.changes]
     assert told == [("b", "modified", "size"), ("c", "metadata", "mode")]
+
+
+@pytest.mark.parametrize("lenient", [frozenset(), frozenset({"s"})])
+def test_what_went_on_changing_is_read_again(folder: Path, lenient: frozenset[str]) -> None:
+    judge = Judge(lenient=lenient, unread=[], forced=False)
+    got = diff(folder, [row("a"), row("b")], [row("a", ctime=RESTLESS), row("b")], judge)
+    assert [(c["path"], c["change"]) for c in got.changes] == [("a", "modified")]
 
 
 def test_a_folder_that_became_a_file_is_deleted_and_added(folder: Path) -> None:

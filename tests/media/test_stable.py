@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tasks.media.stable import Unreadable, extent_reader, read_all, read_once, unchanged, zeros
+from tasks.media.stable import (
+    RESTLESS,
+    Unreadable,
+    extent_reader,
+    is_settled,
+    read_all,
+    read_once,
+    unchanged,
+    zeros,
+)
+
+MakeVolume = Callable[..., Path]
 
 SIZE = 1 << 20
 
@@ -115,6 +126,40 @@ def test_a_file_replaced_while_it_is_read_is_read_as_one_or_the_other(file: Path
 
     data, _ = unchanged(os.fsencode(file.parent), b"file", replaced)
     assert data in (bytes(SIZE), b"\1" * SIZE)
+
+
+@pytest.mark.parametrize("kind", ["ext2", "exfat"])
+def test_a_write_within_the_second_of_a_reading_leaves_a_trace_where_only_seconds_are_kept(
+    loop_volume: MakeVolume, kind: str
+) -> None:
+    file = loop_volume(32, kind=kind) / "file"
+    for number in range(3):
+        file.write_bytes(b"%03d before" % number)
+        data, facts = read(file.parent, b"file")
+        assert data == b"%03d before" % number
+        file.write_bytes(b"%03d after." % number)
+        assert file.stat().st_ctime_ns != facts.st_ctime_ns
+        moment = time.time_ns()
+        _, facts = read_once(os.fsencode(file.parent), b"file", 11)
+        assert not is_settled(facts, moment)
+
+
+def test_what_goes_on_changing_is_left_to_be_read_again(file: Path) -> None:
+    stop = threading.Event()
+
+    def touch() -> None:
+        while not stop.wait(0.006):
+            file.chmod(0o600)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        data, facts = read(file.parent, b"file")
+    finally:
+        stop.set()
+        thread.join()
+    assert (data, facts.st_ino, facts.st_size) == (bytes(SIZE), file.stat().st_ino, SIZE)
+    assert facts.st_ctime_ns == RESTLESS
 
 
 def test_one_quick_look_tells_what_was_read_and_when(file: Path) -> None:
