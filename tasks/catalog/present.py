@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tasks.catalog.metadata import facts_of
 from tasks.media.destination import Destination
-from tasks.media.metadata import Facts
+from tasks.media.metadata import Facts, has_attributes
 from tasks.media.processes import in_processes
 
 _CHUNK = 256
@@ -22,11 +22,13 @@ _CHUNK = 256
 class Present:
     """The rows whose content is there; `freed` is what the others' old files take, in bytes.
 
-    `not_kept` has the rows whose metadata the place could not keep, by kind.
+    `not_kept` has the rows whose metadata the place could not keep, by kind; `linked` tells of the
+    rows whose files have other names which file that is.
     """
 
     rows: set[int] = field(default_factory=set)
     freed: int = 0
+    linked: dict[int, tuple[int, int]] = field(default_factory=dict)
     not_kept: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -54,9 +56,17 @@ def find_present(
     for part in in_processes(jobs, workers):
         found.rows |= part.rows
         found.freed += part.freed
+        found.linked |= part.linked
         for kind, noted in part.not_kept.items():
             found.not_kept.setdefault(kind, []).extend(noted)
+    found.rows -= _second_names(found.linked)
     return found
+
+
+def _second_names(linked: Mapping[int, tuple[int, int]]) -> set[int]:
+    """Return the rows whose file is that of a row before: in the snapshot, they are two files."""
+    firsts: dict[tuple[int, int], int] = {}
+    return {row for row, file in sorted(linked.items()) if firsts.setdefault(file, row) != row}
 
 
 def is_there(path: bytes, there: Mapping[bytes, frozenset[bytes]]) -> bool:
@@ -77,10 +87,13 @@ def _look(place: Destination, rows: pa.Table, paths: Sequence[bytes], chunk: lis
             continue
         try:
             status = os.fstat(fd)
-            if _may_stay(status, size, facts) and _digest(fd) == digest:
+            is_right = status.st_size == size and _digest(fd) == digest
+            if is_right and (status.st_nlink == 1 or _is_settled(fd, status, facts)):
+                found.rows.add(number)
                 if status.st_nlink == 1:
                     place.settle(fd, facts)
-                found.rows.add(number)
+                else:
+                    found.linked[number] = status.st_dev, status.st_ino
                 for kind in place.take_not_kept():
                     found.not_kept.setdefault(kind, []).append(number)
             elif status.st_nlink == 1:
@@ -90,18 +103,11 @@ def _look(place: Destination, rows: pa.Table, paths: Sequence[bytes], chunk: lis
     return found
 
 
-def _may_stay(status: os.stat_result, size: int, facts: Facts) -> bool:
-    """Whether a file may be the one; where it has names elsewhere, its metadata must be right.
-
-    They would change there too.
-    """
-    if status.st_size != size:
-        return False
-    is_same = (status.st_uid, status.st_gid, status.st_mode & 0o7777, status.st_mtime_ns) == (
-        *(facts.uid, facts.gid, facts.mode),
-        facts.mtime_ns,
-    )
-    return status.st_nlink == 1 or is_same
+def _is_settled(fd: int, status: os.stat_result, facts: Facts) -> bool:
+    """Whether a file that has names elsewhere has the right metadata: it would change there too."""
+    found = status.st_uid, status.st_gid, status.st_mode & 0o7777, status.st_mtime_ns
+    wanted = facts.uid, facts.gid, facts.mode, facts.mtime_ns
+    return found == wanted and has_attributes(fd, facts)
 
 
 def _digest(fd: int) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from tasks.catalog.selection import Need, Selected
 from tasks.media.destination import Destination
 from tasks.media.draft import PART, shared_path
+from tasks.media.safepaths import join
 
 _PIECE = 1 << 20
 
@@ -32,7 +33,7 @@ def take_up(
 ) -> TakenUp:
     """Check every stretch of the parts that lie in folders; those of other files are removed."""
     found = TakenUp(selected)
-    parts = {_join(f, name) for f, names in there.items() for name in names if PART.fullmatch(name)}
+    parts = {join(f, name) for f, names in there.items() for name in names if PART.fullmatch(name)}
     if not parts:
         return found
     needs = selected.needs
@@ -51,10 +52,6 @@ def take_up(
         place.remove(part)
     found.selected = replace(selected, needs=needs[~done])
     return found
-
-
-def _join(folder: bytes, name: bytes) -> bytes:
-    return folder + b"/" + name if folder else name
 
 
 def _check(place: Destination, part: bytes, needs: list[Need]) -> tuple[list[bool] | None, int]:

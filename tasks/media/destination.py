@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
 import re
-import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from tasks.media.beneath import Folders
 from tasks.media.draft import Draft, replace, shared_name
-from tasks.media.metadata import Facts, Settler, hands_down
-from tasks.media.safepaths import check_name
+from tasks.media.metadata import USERS, Facts, Settler, handed_down
+from tasks.media.removal import remove_tree
+from tasks.media.safepaths import check_name, join
 from tasks.media.traits import Scratch, Traits, scratch
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -192,10 +193,10 @@ class Destination:
         return os.open(shared_name(name, digest), flags, 0o600, dir_fd=parent)
 
     def shared_draft(self, path: bytes, digest: bytes | None) -> Draft:
-        """Return such a file as a draft, when it is complete."""
+        """Return such a file as a draft, when it is complete; another user may have begun it."""
         fd = self.open_shared(path, digest)
         parent, name = self.at(path)
-        return Draft(self._settler, parent, shared_name(name, digest), name, fd)
+        return Draft(self._careful(), parent, shared_name(name, digest), name, fd)
 
     def drop_shared(self, path: bytes, digest: bytes | None) -> None:
         """Remove such a file where it cannot be completed."""
@@ -211,7 +212,8 @@ class Destination:
             drafts = {name for name in names if _DRAFT.fullmatch(name)}
             for name in drafts:
                 if name.endswith("-names.tmp"):
-                    shutil.rmtree(name, dir_fd=fd, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        remove_tree(fd, name)
                     continue
                 with contextlib.suppress(IsADirectoryError):  # somebody else's
                     os.unlink(name, dir_fd=fd)
@@ -314,13 +316,12 @@ class Destination:
     def settle(self, fd: int, facts: Facts) -> None:
         """Give an open file or folder its metadata, whoever made it.
 
-        It may be somebody else's, or have access lists that were handed down.
+        It may be somebody else's, or have attributes that the snapshot has not.
         """
-        inherits, self._settler.inherits = self._settler.inherits, True
-        try:
-            self._settler.settle(fd, facts)
-        finally:
-            self._settler.inherits = inherits
+        self._careful().settle(fd, facts)
+
+    def _careful(self) -> Settler:
+        return dataclasses.replace(self._settler, former=USERS)
 
     @staticmethod
     def unlink_at(parent: int, name: bytes) -> None:
@@ -340,7 +341,7 @@ class Destination:
             fd = self._folders.go_to(folder)
             facts = os.fstat(fd)
             self._parent_device = facts.st_dev
-            self._settler.inherits = hands_down(fd, facts.st_mode)
+            self._settler.former = handed_down(fd, facts.st_mode)
         return self._folders.fd, name
 
     def forget_parent(self) -> None:
@@ -348,22 +349,27 @@ class Destination:
         self._folders.forget()
         self._process = os.getpid()
 
-    def entries(self, path: bytes = b"") -> Iterator[tuple[bytes, bool]]:
+    def entries(self) -> Iterator[tuple[bytes, bool]]:
         """Yield (path, is folder) of what is there, folders before what they hold."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            fd = self._folders.open(path)
-            try:
-                with os.scandir(fd) as listing:
-                    found = sorted(
-                        (os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in listing
-                    )
-            finally:
-                os.close(fd)
-            for name, is_folder in found:
-                below = path + b"/" + name if path else name
-                yield below, is_folder
-                if is_folder:
-                    yield from self.entries(below)
+        waiting = self._entries_of(b"")
+        while waiting:
+            path, is_folder = waiting.pop()
+            yield path, is_folder
+            if is_folder:
+                waiting += self._entries_of(path)
+
+    def _entries_of(self, folder: bytes) -> list[tuple[bytes, bool]]:
+        """Return (path, is folder) of what a folder holds, the last first; [] where it is gone."""
+        try:
+            fd = self._folders.open(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            with os.scandir(fd) as listing:
+                found = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in listing]
+        finally:
+            os.close(fd)
+        return [(join(folder, name), is_dir) for name, is_dir in sorted(found, reverse=True)]
 
     def holds_mount(self, path: bytes) -> bool:
         """Whether something is mounted at an entry, or anywhere below it."""
@@ -377,7 +383,7 @@ class Destination:
         parent, name = self.at(path)
         facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
-            shutil.rmtree(name, dir_fd=parent)
+            remove_tree(parent, name)
         else:
             os.unlink(name, dir_fd=parent)
 

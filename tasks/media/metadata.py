@@ -16,6 +16,9 @@ NOT_KEPT = (
     *(errno.ENOSPC, errno.E2BIG, errno.EOVERFLOW),
 )
 _ACL = "system.posix_acl_"
+# The kinds of attributes that what is made in a folder may get from it, and those that users give.
+HANDED_DOWN = (_ACL,)
+USERS = (_ACL, "user.")
 _SPECIAL = stat.S_ISUID | stat.S_ISGID
 _RIGHTS = 0o777
 # Nanoseconds: all keep what lies between 1970 and 2038; FAT keeps every second second.
@@ -38,19 +41,20 @@ class Settler:
     """Gives entries their metadata; what could not be kept is counted by kind in `not_kept`.
 
     `exact` says that the file system keeps modes and times as they are given, so that nobody has to
-    look; `inherits` that the folder hands its group or access lists down to what is made in it.
+    look. `former` are the kinds of attributes that an entry may have before it is settled; where it
+    has none, its owner is who restores.
     """
 
     not_kept: Counter[str] = field(default_factory=Counter)
     exact: bool = True
-    inherits: bool = False
+    former: tuple[str, ...] = ()
     _may_own: bool = field(default_factory=lambda: os.geteuid() == 0)
     _own_ids: tuple[int, int] = field(default_factory=lambda: (os.geteuid(), os.getegid()))
 
     def settle(self, fd: int, facts: Facts) -> None:
         """Give an open file or folder its metadata: the owner first, the times last."""
         is_owned = self._own(lambda uid, gid: os.chown(fd, uid, gid), facts)
-        self._drop_inherited(fd, facts)
+        self._drop_former(fd, facts)
         late = [pair for pair in facts.xattrs if pair[0].startswith(_ACL)]
         for name, value in facts.xattrs:
             if not name.startswith(_ACL):
@@ -72,7 +76,7 @@ class Settler:
         )
         path = b"/proc/self/fd/%d/%s" % (parent, name)
         if not is_link:
-            self._drop_inherited(path, facts)
+            self._drop_former(path, facts)
             self._chmod(lambda mode: os.chmod(name, mode, dir_fd=parent), facts.mode)
         for key, value in facts.xattrs:
             self._set_xattr(path, key, value)
@@ -83,7 +87,7 @@ class Settler:
 
     def _own(self, chown: Callable[[int, int], None], facts: Facts) -> bool:
         """Give an entry its owner; False where it stays that of who restores."""
-        if (facts.uid, facts.gid) == self._own_ids and not self.inherits:
+        if (facts.uid, facts.gid) == self._own_ids and not self.former:
             return True
         if not self._may_own:
             is_own = (facts.uid, facts.gid) == self._own_ids
@@ -111,14 +115,14 @@ class Settler:
         if off and not self.not_kept["times"]:
             self.not_kept["times" if off > _COARSE else "fractions of seconds"] += 1
 
-    def _drop_inherited(self, file: int | bytes, facts: Facts) -> None:
-        """Take away the access lists that the folder above has handed down."""
-        if not self.inherits:
+    def _drop_former(self, file: int | bytes, facts: Facts) -> None:
+        """Take away attributes that are not those of the snapshot."""
+        if not self.former:
             return
         kept = {name for name, _ in facts.xattrs}
-        with contextlib.suppress(OSError):  # a place without such attributes hands none down
+        with contextlib.suppress(OSError):  # a place without such attributes
             for name in os.listxattr(file):
-                if name.startswith(_ACL) and name not in kept:
+                if name.startswith(self.former) and name not in kept:
                     os.removexattr(file, name)
 
     def _set_xattr(self, file: int | bytes, name: str, value: bytes) -> None:
@@ -137,10 +141,22 @@ class Settler:
         return True
 
 
-def hands_down(folder: int, mode: int) -> bool:
-    """Whether what is made in an open folder gets its group or access lists from there."""
+def handed_down(folder: int, mode: int) -> tuple[str, ...]:
+    """Return the kinds of attributes that what is made in an open folder may get from there.
+
+    Some are named as well where it hands down its group.
+    """
     if mode & stat.S_ISGID:
-        return True
+        return HANDED_DOWN
     with contextlib.suppress(OSError):
-        return f"{_ACL}default" in os.listxattr(folder)
-    return False
+        if f"{_ACL}default" in os.listxattr(folder):
+            return HANDED_DOWN
+    return ()
+
+
+def has_attributes(fd: int, facts: Facts) -> bool:
+    """Whether an open file has the attributes of a snapshot that users give, and no other."""
+    found = {}
+    with contextlib.suppress(OSError):
+        found = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if name.startswith(USERS)}
+    return found == {name: value for name, value in facts.xattrs if name.startswith(USERS)}

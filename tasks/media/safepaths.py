@@ -17,3 +17,8 @@ def check_name(name: bytes) -> None:
     """Raise UnsafePathError for what cannot be the name of an entry in a folder."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise UnsafePathError(name)
+
+
+def join(folder: bytes, name: bytes) -> bytes:
+    """Return the path of an entry in a folder; b"" is what all paths are relative to."""
+    return folder + b"/" + name if folder else name

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
 
 from tasks.media.beneath import FOLDER
 from tasks.media.processes import signals_held
+from tasks.media.removal import remove_tree
 
 # Seconds: one that has just been made may not be locked yet.
 _FRESH = 10
@@ -52,23 +52,10 @@ def _sweep(above: str, prefix: str) -> None:
 
 
 def _remove(folder: str, fd: int) -> None:
+    """Remove a folder, and let go of it."""
+    parent = os.open(os.path.dirname(folder), FOLDER)
     try:
-        _empty(fd)
-        os.rmdir(folder)
+        remove_tree(parent, os.path.basename(folder))
     finally:
+        os.close(parent)
         os.close(fd)
-
-
-def _empty(folder: int) -> None:
-    """Remove all in a folder, were it closed to its owner or its path too long for the system."""
-    for name in os.listdir(folder):
-        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=folder)
-            continue
-        os.chmod(name, 0o700, dir_fd=folder)
-        below = os.open(name, FOLDER, dir_fd=folder)
-        try:
-            _empty(below)
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=folder)

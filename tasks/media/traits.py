@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.media.beneath import FOLDER
+from tasks.media.removal import remove_tree
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Names that some file system or other refuses or alters.
@@ -97,4 +97,5 @@ def scratch(folder: int, name: bytes) -> Iterator[Scratch]:
         finally:
             os.close(fd)
     finally:
-        shutil.rmtree(name, dir_fd=folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(folder, name)

@@ -196,3 +196,50 @@ def test_what_is_there_gets_its_owner_and_access_back(
     subprocess.run(["setfacl", "-m", "u:1000:rw", there], check=True)
     program.restore("home", tmp_path / "out")
     assert_same_tree(source, tmp_path / "out" / "source")
+
+
+def test_two_files_that_somebody_made_one_are_two_again(home: Home, tmp_path: Path) -> None:
+    """An edit of one would change the other."""
+    program, source, _ = home
+    for name in ("a", "b"):
+        (source / name).write_text("the same")
+        os.utime(source / name, (0, 0))
+    program.backup("home")
+    program.restore("home", tmp_path / "out")
+    out = tmp_path / "out" / "source"
+    (out / "b").unlink()
+    os.link(out / "a", out / "b")
+    program.restore("home", tmp_path / "out")
+    assert (out / "a").stat().st_ino != (out / "b").stat().st_ino
+    assert_same_tree(source, out)
+
+
+def test_attributes_come_back_and_those_that_were_added_go(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    for name in ("file", "first"):
+        (source / name).write_text(name)
+        os.setxattr(source / name, "user.kept", b"as it was")
+    os.link(source / "first", source / "second")
+    program.backup("home")
+    program.restore("home", tmp_path / "out")
+    out = tmp_path / "out" / "source"
+    os.setxattr(out / "letters", "user.added", b"later")
+    for name in ("file", "first"):
+        os.setxattr(out / name, "user.added", b"later")
+        os.removexattr(out / name, "user.kept")
+    program.restore("home", tmp_path / "out")
+    assert_same_tree(source, out)
+
+
+def test_a_foreign_tree_goes_however_deep_it_is(home: Home, tmp_path: Path) -> None:
+    program, source, _ = home
+    program.restore("home", tmp_path / "out")
+    fd = os.open(tmp_path / "out" / "source", os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("deep", dir_fd=fd)
+        below = os.open("deep", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    program.restore("home", tmp_path / "out", "--delete", "--yes")
+    assert_same_tree(source, tmp_path / "out" / "source")
