@@ -109,7 +109,7 @@ class _Restoring:
         self._sources = sorted(set(words_of(selected.rows, "source")) or self._roots)
         self._ground = Groundwork(place, self._keys, self._kinds, self._sources)
         self._result = Restored()
-        self._bad: set[int] = set()
+        self._bad = set(selected.torn)
         self._absent: set[int] = set()
         self._failed: dict[int, str] = {}
         self._unmade: set[int] = set()

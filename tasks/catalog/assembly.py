@@ -16,6 +16,7 @@ from tasks.catalog.located import Packed
 from tasks.catalog.request import sorted_sources
 from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
+from tasks.catalog.wholeness import torn
 from tasks.formats.columns import one, pick
 from tasks.formats.manifest import (
     SCHEMA,
@@ -133,9 +134,10 @@ def _with_content(
 
 
 def _drop_missing(rows: pa.RecordBatch, totals: _Totals) -> pa.RecordBatch:
-    """Drop files whose content is nowhere, and hard links to them."""
+    """Drop files whose content is nowhere, or not whole, and hard links to them."""
     kinds = words(rows.column("type"))
     missing = pc.and_(pc.equal(kinds, "file"), rows.column("sha256").is_null())
+    missing = pc.or_(missing, pa.array(torn(rows)))
     if pc.any(missing).as_py():
         totals.failed.update(keys(rows.filter(missing)).to_pylist())
         totals.missing += shown(rows.filter(missing))

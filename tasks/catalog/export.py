@@ -15,8 +15,8 @@ from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, STORED, Store, write_rows
 from tasks.formats.manifest import read_info
 from tasks.formats.records import to_json
-from tasks.media.cartridge import Cartridge, rounded
-from tasks.model.errors import CartridgeFailed, CartridgeFull
+from tasks.media.cartridge import Cartridge, file_digest, rounded
+from tasks.model.errors import CartridgeFailed, CartridgeFull, FormatDamaged
 from tasks.model.units import iso
 from tasks.model.words import (
     ArchiveRow,
@@ -127,12 +127,19 @@ def _require_room(cartridge: Cartridge, files: Mapping[str, str | bytes], cap: i
 
 
 def owed(cartridge: Cartridge, store: Store, newest: str) -> dict[str, str]:
-    """Return what a cartridge lacks of older snapshots with data on it: name -> path."""
+    """Return what a cartridge lacks of older snapshots with data on it: name -> path.
+
+    What is not as it was sealed is lacking too. Else the next seal would take it for right.
+    """
     files = {}
     for snapshot in sorted(_older(cartridge, store, newest)):
         files[manifest_name(snapshot)] = store.manifest_path(snapshot)
         files[recipe_name(snapshot)] = recipe_of(store, snapshot)
-    return {name: path for name, path in files.items() if not _is_there(cartridge, name, path)}
+    try:
+        sealed = cartridge.sums()
+    except FormatDamaged:
+        sealed = {}
+    return {n: path for n, path in files.items() if not _is_there(cartridge, n, path, sealed)}
 
 
 def recipe_of(store: Store, snapshot: str) -> str:
@@ -285,11 +292,12 @@ def _recipe_size(run: Run, scans: list[ScanSummary], seen: int) -> int:
     return size
 
 
-def _is_there(cartridge: Cartridge, name: str, path: str) -> bool:
-    """Whether a file lies there already; verify finds it where its bytes are not the same."""
+def _is_there(cartridge: Cartridge, name: str, path: str, sealed: Mapping[str, str]) -> bool:
+    """Whether a file lies there whole, as it was sealed."""
+    file = cartridge.file(name)
     try:
-        return os.path.getsize(cartridge.file(name)) == os.path.getsize(path)
-    except FileNotFoundError:
+        return os.path.getsize(file) == os.path.getsize(path) and file_digest(file) == sealed[name]
+    except (OSError, KeyError):
         return False
 
 

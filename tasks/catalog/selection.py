@@ -14,6 +14,7 @@ from tasks.catalog.named import first_name, meant, rows_named
 from tasks.catalog.queries import Spot
 from tasks.catalog.rowgroups import row_groups, rows_at
 from tasks.catalog.store import Store
+from tasks.catalog.wholeness import torn
 from tasks.formats.archive import ARCHIVE_NAME
 from tasks.formats.manifest import SCHEMA, batches, digest_bytes, keys, raw_paths, words
 from tasks.media.patterns import Selection
@@ -66,6 +67,7 @@ class Selected:
 
     `needs` is sorted by archive and place; `archives` names them by number; `holders` says on which
     cartridges each lies: none where the catalog does not know, several where there are copies.
+    `torn` are rows of which nothing is needed, since their parts do not make up the file.
     """
 
     snapshot: str
@@ -73,6 +75,7 @@ class Selected:
     needs: Any
     archives: list[str]
     holders: list[tuple[int, ...]]
+    torn: frozenset[int] = frozenset()
 
     def portion(self, archives: Collection[int]) -> Portion:
         """Return what some archives, by number, give of what is needed."""
@@ -137,7 +140,10 @@ def _folders_above(name: bytes) -> Iterator[bytes]:
 def _located(store: Store, snapshot: str, rows: pa.Table) -> Selected:
     """Add what contents the rows need, and where these lie."""
     needs, archives = _needs(rows)
-    return Selected(snapshot, rows, needs, archives, holders_of(store, archives))
+    wrong = [torn(batch) for batch in rows.to_batches()]
+    broken = frozenset(np.flatnonzero(np.concatenate(wrong)).tolist() if wrong else ())
+    found = Selected(snapshot, rows, needs, archives, holders_of(store, archives), broken)
+    return found.without(broken) if broken else found
 
 
 def holders_of(store: Store, archives: Sequence[str]) -> list[tuple[int, ...]]:

@@ -88,7 +88,11 @@ def test_a_plan_of_all_counts_as_a_selection_of_all_does(
     with tempfile.TemporaryDirectory() as folder:
         store = make_profile(Path(folder))
         rows = [
-            row(b"%02d" % number, parts=parts and [part(*each) for each in parts])
+            row(
+                b"%02d" % number,
+                size=sum(length for _, length in parts or ()),
+                parts=parts and [part(*each) for each in parts],
+            )
             for number, parts in enumerate(files)
         ]
         add_snapshot(store, SNAPSHOT, rows)

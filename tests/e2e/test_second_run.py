@@ -5,8 +5,11 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Home, MakeCartridges
 from tests.helpers.compare import assert_same_tree, bytes_on
+from tests.helpers.damage import flip_a_bit
 from tests.helpers.media import check_cartridge
 from tests.helpers.program import Medium, Program
 from tests.helpers.trees import MIB
@@ -139,3 +142,16 @@ def test_a_dry_run_may_come_before_any_run(program: Program, source: Path) -> No
 def test_a_prune_before_any_run_has_nothing_to_do(program: Program, source: Path) -> None:
     program.run("init", "home", "--source", source)
     assert program.json("prune", "home")["freed"] == 0
+
+
+@pytest.mark.parametrize("kind", ["manifests", "recipes"])
+def test_a_bit_that_flipped_in_an_older_catalog_is_put_right(home: Home, kind: str) -> None:
+    """A seal that took the file for what it is now would leave nobody to notice."""
+    program, source, cartridge = home
+    [older] = (cartridge / "catalog" / kind).iterdir()
+    whole = older.read_bytes()
+    flip_a_bit(older, random.Random(7))
+    (source / "new").write_text("new")
+    program.backup("home")
+    assert older.read_bytes() == whole
+    check_cartridge(cartridge)

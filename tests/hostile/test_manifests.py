@@ -1,6 +1,7 @@
 """A catalog made to attack: nothing is written outside of the destination."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_a_forged_catalog_of_honest_rows_is_restored(forged: Forged) -> None:
     ended = forged.restore(forged.evil("honest"))
     assert ended.code == 0, ended.out
     assert (forged.out / "s" / "honest").read_bytes() == EVIL
+
+
+def test_a_file_that_its_parts_do_not_make_up_is_damaged_and_does_not_appear(
+    forged: Forged,
+) -> None:
+    other = hashlib.sha256(b"good").digest()
+    whole = forged.evil("")["parts"][0]
+    torn = [
+        forged.evil("another content", sha256=other),
+        forged.evil("no parts", parts=[]),
+        forged.evil("too long", size=5),
+        forged.evil("too short", size=3),
+        forged.evil("twice", parts=[whole, whole]),
+    ]
+    ended = forged.restore(*torn, forged.evil("honest"))
+    assert ended.code == 5, ended.out
+    assert json.loads(ended.out)["damaged"] == sorted("s/" + r["path"] for r in torn)
+    assert os.listdir(forged.out / "s") == ["honest"]
 
 
 BAD_NAMES = {
