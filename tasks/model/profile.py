@@ -23,11 +23,33 @@ from tasks.model.errors import ProfileInvalid
 from tasks.model.units import parse_size
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Bytes; files of a run are called like sources, with something behind the name.
+_LONGEST_SOURCE = 200
 
 
 def _a_name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise ValueError("use up to 64 letters, digits, '.', '_' and '-', a letter or digit first")
+    return text
+
+
+def is_source_name(text: str) -> bool:
+    """Whether a source may be called so: like almost any folder."""
+    return (
+        text.isprintable()
+        and text == text.strip()
+        and "/" not in text
+        and not text.startswith("-")  # not an option to who restores by hand
+        and text not in ("", ".", "..")
+        and len(text.encode()) <= _LONGEST_SOURCE
+    )
+
+
+def _a_source_name(text: str) -> str:
+    if not is_source_name(text):
+        raise ValueError(
+            "use a folder's name, up to 200 bytes, without a '-' first or a line break"
+        )
     return text
 
 
@@ -70,6 +92,7 @@ def _not_supported(wanted: object) -> AfterValidator:
 
 
 Name = Annotated[str, AfterValidator(_a_name)]
+SourceName = Annotated[str, AfterValidator(_a_source_name)]
 Size = Annotated[int, BeforeValidator(_a_size), Field(gt=0)]
 AutoSize = Annotated[int | None, BeforeValidator(_a_size_or_auto)]
 AutoCount = Annotated[int | None, BeforeValidator(_a_count_or_auto)]
@@ -87,7 +110,7 @@ class Source(_Table):
     """A root directory to back up, and what is left out of it."""
 
     path: Annotated[str, Field(min_length=1)]
-    name: Name = ""
+    name: SourceName = ""
     exclude: list[str] = []
     include: list[str] = []
     exclude_caches: bool = False
@@ -216,8 +239,10 @@ def _named_twice(data: dict[str, Any]) -> Iterator[str]:
 
 
 def free_name(wanted: str, taken: set[str]) -> str:
-    """Return `wanted`, made a valid name, with a number behind it where it is taken."""
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", wanted).lstrip("._-")[:60] or "source"
+    """Return `wanted`, made a valid name of a source, with a number behind it where it is taken."""
+    seen = "".join(c if c.isprintable() and c != "/" else "_" for c in wanted).lstrip("- ")
+    cut = seen.encode()[: _LONGEST_SOURCE - 10].decode("utf-8", "ignore").strip()
+    stem = cut if is_source_name(cut) else "source"
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}-{number}", number + 1
