@@ -6,7 +6,7 @@ what changed is spooled to a file: so memory does not grow with the entries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from tasks.catalog.queries import pages
 from tasks.catalog.rowgroups import ahead, stream
 from tasks.catalog.windows import Window, windows
 from tasks.formats.manifest import (
+    SHA256,
     TableWriter,
     batches,
     keys,
@@ -84,7 +85,55 @@ def compare_snapshots(new: str, old: str, lenient: Collection[str], file: str) -
             if changed is not None:
                 writer.write(changed)
         writer.close()
+    _tell_contents(file, new, old)
     return Comparison(file, moves.find(file, lenient))
+
+
+def _tell_contents(file: str, new: str, old: str) -> None:
+    """Call files `metadata` that look modified and have the content that they had, as backups do.
+
+    Only here both contents are known.
+    """
+    seen = batches(file, ["change", "type"])
+    if not any(pc.any(_look_modified(rows)).as_py() for rows in seen):
+        return
+    digest, former = (_digests(path) for path in (new, old))
+
+    def retold(rows: pa.RecordBatch, _base: int) -> pa.RecordBatch:
+        modified = _look_modified(rows)
+        doubtful = rows.filter(modified)
+        same = pc.equal(digest(doubtful.column("row")), former(doubtful.column("old_row")))
+        kinds = pc.if_else(pc.fill_null(same, False), "metadata", "modified")
+        change = pc.replace_with_mask(words(rows.column("change")), modified, kinds)
+        field = CHANGES.field("change")
+        encoded = change.dictionary_encode().cast(field.type)
+        return rows.set_column(rows.schema.get_field_index("change"), field, encoded)
+
+    moves.rewrite(file, CHANGES, retold)
+
+
+def _look_modified(rows: pa.RecordBatch) -> pa.BooleanArray:
+    modified = pc.equal(words(rows.column("change")), "modified")
+    return pc.and_(modified, pc.equal(words(rows.column("type")), "file"))
+
+
+def _digests(manifest: str) -> Callable[[pa.Array], pa.Array]:
+    """Return a function that gives the digests of rows; their numbers rise from call to call."""
+    groups = stream(manifest, ["sha256"])
+    column, base = pa.array([], SHA256), 0
+
+    def at(rows: pa.Array) -> pa.Array:
+        nonlocal column, base
+        numbers, found = rows.to_numpy(), [pa.array([], SHA256)]
+        while len(numbers):
+            here = int(np.searchsorted(numbers, base + len(column)))
+            found.append(column.take(pa.array(numbers[:here] - base)))
+            numbers = numbers[here:]
+            if len(numbers):
+                base, column = base + len(column), next(groups).column(0)
+        return pa.concat_arrays(found)
+
+    return at
 
 
 def _changed(window: Window, judge: Judge) -> pa.RecordBatch | None:

@@ -74,9 +74,9 @@ def apply(found: dict[int, int], changes: str, pack: str, carry: str) -> None:
         values[places[first:last] - base] = origins[first:last]
         return pa.record_batch([pa.array(values, mask=values < 0)], schema=CARRY)
 
-    _rewrite(changes, CHANGES, retag)
-    _rewrite(pack, PACK, unpack)
-    _rewrite(carry, CARRY, carry_over)
+    rewrite(changes, CHANGES, retag)
+    rewrite(pack, PACK, unpack)
+    rewrite(carry, CARRY, carry_over)
 
 
 def _touched(found: dict[int, int], changes: str) -> set[int]:
@@ -94,9 +94,10 @@ def _touched(found: dict[int, int], changes: str) -> set[int]:
     return {row for row, ctime in after.items() if ctime != before[found[row]]}
 
 
-def _rewrite(
+def rewrite(
     path: str, schema: pa.Schema, change: Callable[[pa.RecordBatch, int], pa.RecordBatch]
 ) -> None:
+    """Replace a table by what `change(batch, number of its first row)` makes of its batches."""
     with durable.replacing(path) as draft, TableWriter(draft, schema) as writer:
         base = 0
         for batch in batches(path):

@@ -408,8 +408,23 @@ def test_a_comparison_finds_what_a_backup_would(
 
 def test_changes_come_in_path_order_over_all_row_groups(tmp_path: Path) -> None:
     store = new_store_at(tmp_path)
-    old = [row(f"{n:06}", size=n, inode=n) for n in range(200_000) if n % 1000 != 3]
-    new = [row(f"{n:06}", size=n + (n % 777 == 0), inode=n) for n in range(200_000) if n % 900 != 4]
+
+    def rows(numbers: Iterable[int], *, altered: int) -> list[Row]:
+        """Every 777th file is written to, every 600th touched."""
+        return [
+            row(
+                f"{n:06}",
+                inode=n,
+                mtime=WHEN + altered * (n % 600 == 0),
+                size=n,
+                sha256=b"%031d" % n + (b"?" if altered and n % 777 == 0 else b"."),
+                ctime=WHEN + altered * (n % 777 == 0),
+            )
+            for n in numbers
+        ]
+
+    old = rows((n for n in range(200_000) if n % 1000 != 3), altered=0)
+    new = rows((n for n in range(200_000) if n % 900 != 4), altered=1)
     add_snapshot(store, DAYS[0], old)
     add_snapshot(store, DAYS[1], new)
     older, newer = (store.manifest_path(day) for day in DAYS[:2])
@@ -424,6 +439,8 @@ def test_changes_come_in_path_order_over_all_row_groups(tmp_path: Path) -> None:
     assert {c.path for c in changes if c.change == "added"} == fresh
     other = {f"s/{n:06}" for n in range(0, 200_000, 777) if n % 900 != 4 and n % 1000 != 3}
     assert {c.path for c in changes if c.change == "modified"} == other
+    touched = {f"s/{n:06}" for n in range(0, 200_000, 600) if n % 900 != 4 and n % 1000 != 3}
+    assert {c.path for c in changes if c.change == "metadata"} == touched - other
 
 
 # The history of a path

@@ -228,6 +228,7 @@ def test_diff_lists_what_changed_between_two_snapshots(
     (source / "changes").write_bytes(b"other content")
     (source / "moves").rename(source / "moved")
     (source / "new").mkdir()
+    (source / "mode").chmod(0o600)
     second = program.backup("home")["snapshot"]
     found = program.json("diff", "home")
     assert found == {
@@ -236,12 +237,12 @@ def test_diff_lists_what_changed_between_two_snapshots(
         "added": ["source/new"],
         "modified": ["source/changes"],
         "moved": ["source/moved"],
-        "metadata": [],
+        "metadata": ["source/mode"],
         "deleted": ["source/gone"],
     }
     assert program.json("diff", "home", first, second) == found
     told = [line.split() for line in program.run("diff", "home").stdout.splitlines()]
-    assert [line[0] for line in told] == ["modified", "deleted", "moved", "added"]
+    assert [line[0] for line in told] == [*("modified", "deleted", "metadata", "moved", "added")]
     back = program.json("diff", "home", second, first)
     assert (back["added"], back["deleted"]) == (["source/gone"], ["source/new"])
     assert program.run("diff", "home", second, second).stdout.startswith("Nothing changed")
