@@ -100,11 +100,13 @@ def main() -> None:
 
 def _run() -> None:
     with sparingly():
-        from pipelines.cli import app
+        from pipelines.cli import app, run_for_machines
 
         wanted = sys.argv[1] if len(sys.argv) > 1 else ""
         for name in [wanted] if wanted in COMMANDS else COMMANDS:
             importlib.import_module(f"pipelines.{_MODULES.get(name, name)}")
+    if "--json" in sys.argv:
+        sys.exit(run_for_machines(app))
     app(prog_name="cartridge")
 
 

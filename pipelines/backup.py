@@ -21,7 +21,7 @@ import typer
 from pipelines import hooks, luigid, notify
 from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.notices import forget
-from pipelines.outcome import EXIT, lines, remarks, waiting_facts
+from pipelines.outcome import EXIT, lines, remarks
 from pipelines.preview import preview
 from pipelines.report import Voice, complain, is_terminal, say
 from pipelines.timings import Spent, spent
@@ -29,6 +29,7 @@ from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
 from tasks.catalog.opening import Options, abandon, open_run, request_for
 from tasks.catalog.runs import Place, Run
+from tasks.commit import so_far
 from tasks.media import durable, locks
 from tasks.media.processes import die_with_parent
 from tasks.model.errors import (
@@ -101,7 +102,7 @@ def backup(
         session.append(_Session(place, profile, options, manner, began))
         outcome = session[0].run()
         told = remarks(outcome) if quiet else lines(outcome, place, name)
-        facts = {**asdict(outcome), "resumed": session[0].resumed}
+        facts = session[0].facts()
         if timings:
             spent = session[0].spent(outcome.seconds)
             facts, told = {**facts, "timings": asdict(spent)}, [*told, "", *spent.lines()]
@@ -109,7 +110,7 @@ def backup(
         return EXIT[outcome.status]
 
     def facts(error: CartridgeError) -> dict[str, Any]:
-        return session[0].facts(error) if session else {}
+        return session[0].facts() if session else {}
 
     finish(voice, action, facts)
 
@@ -138,6 +139,7 @@ class _Session:
         self._options, self._manner, self._began = options, manner, began
         self._lock = locks.ProfileLock(place.lock, place.profile_name)
         self._run: Run | None = None
+        self._outcome: Outcome | None = None
         # Archives that an earlier invocation had packed already.
         self.resumed = 0
 
@@ -169,10 +171,12 @@ class _Session:
         assert self._run is not None
         return spent(runlog.since(self._place, self._run.snapshot, os.getpid()), seconds)
 
-    def facts(self, error: CartridgeError) -> dict[str, Any]:
-        """Describe the run that an error has ended, where it may go on."""
-        waits = error.exit_code == CartridgeWanted.exit_code
-        return waiting_facts(self._run, self._seconds()) if self._run and waits else {}
+    def facts(self) -> dict[str, Any]:
+        """Describe how the run ended, also where an error says the rest; {} where it is not over.
+
+        That is so where it failed, or was interrupted.
+        """
+        return {**asdict(self._outcome), "resumed": self.resumed} if self._outcome else {}
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return self._lock.together() if self._manner.url else self._lock.alone()
@@ -181,7 +185,7 @@ class _Session:
         run = self._run = self._open()
         runlog.begin(self._place)
         runlog.log(self._place, run.snapshot, "begun", process=os.getpid())
-        outcome = replace(self._run_until_done(run), seconds=round(self._seconds(), 3))
+        outcome = self._outcome = self._timed(self._run_until_done(run))
         runlog.log(self._place, run.snapshot, "ended", status=outcome.status)
         damaged = run.load(DAMAGE, list) if run.has(DAMAGE) else []
         run.end()
@@ -223,6 +227,8 @@ class _Session:
                 return run.load("outcome.json", Outcome)
             except (CartridgeWanted, SpoolFull) as error:
                 if not self._goes_on(run, error):
+                    if isinstance(error, CartridgeWanted):
+                        self._outcome = self._timed(so_far(run))
                     raise
             except CartridgeError:
                 if not run.has("plan.json") and self._lock.is_last():
@@ -271,8 +277,8 @@ class _Session:
     def _error_facts(error: CartridgeError) -> dict[str, Any]:
         return {"error": error.name, "message": str(error), "exit_code": error.exit_code}
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began
+    def _timed(self, outcome: Outcome) -> Outcome:
+        return replace(outcome, seconds=round(time.monotonic() - self._began, 3))
 
 
 def _reachable(scheduler: str) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from pipelines import __version__
 from pipelines.report import Voice
-from tasks.model.errors import CartridgeError, Interrupted, StageFailed
+from tasks.model.errors import CartridgeError, Interrupted, StageFailed, UsageError
 
 Workspace = Annotated[
     str | None,
@@ -33,6 +33,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+# Commands whose standard output is content.
+_CONTENT = ("cat", "export")
 
 # From an error to what is known of the work that it ended.
 Facts = Callable[[CartridgeError], dict[str, Any]]
@@ -57,6 +60,21 @@ Version = Annotated[
 @app.callback()
 def cartridge(_version: Version = False) -> None:
     """Back up large trees onto many smaller removable volumes."""
+
+
+# Click's own error for wrong words; the name under which typer has it is not always the same.
+_WRONG_WORDS = cast("type[Exception]", typer.BadParameter.__base__)
+
+
+def run_for_machines(command: typer.Typer) -> int:
+    """Run the command line, and tell wrong words as JSON too; return the exit code."""
+    try:
+        return command(prog_name="cartridge", standalone_mode=False) or 0
+    except _WRONG_WORDS as error:
+        said = error.format_message() if hasattr(error, "format_message") else str(error)
+        wrong = UsageError(reason=said)
+        Voice(json=True, aside=sys.argv[1] in _CONTENT).error(wrong)
+        return wrong.exit_code
 
 
 def finish(voice: Voice, action: Callable[[], int | None], facts: Facts = _nothing) -> None:

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from tasks.catalog.runs import Place, Run
+from tasks.catalog.runs import Place
 from tasks.model.units import format_size
 from tasks.model.words import Outcome
 
 EXIT = {"complete": 0, "unchanged": 0, "partial": 3, "waiting": 4}
-
-
-def waiting_facts(run: Run, seconds: float) -> dict[str, Any]:
-    """Describe a run that has ended before its snapshot was complete."""
-    if not os.path.isdir(run.folder):
-        return {}
-    placed = run.placed()
-    packed = {p.number: p for p in run.packed()}
-    return {
-        "snapshot": run.snapshot,
-        "status": "waiting",
-        "archives": len(placed),
-        "bytes_stored": sum(packed[number].bytes for number in placed),
-        "cartridges": sorted(set(placed.values())),
-        "unreadable": [trouble.path for trouble in run.troubles()],
-        "seconds": round(seconds, 3),
-    }
 
 
 def lines(outcome: Outcome, place: Place, name: str) -> list[str]:

@@ -24,6 +24,7 @@ from tasks.model.words import (
     ArchivesPlan,
     DiffSummary,
     Outcome,
+    ScanSummary,
     SnapshotInfo,
     WriteReceipt,
 )
@@ -91,7 +92,7 @@ def unchanged(run: Run, summary: DiffSummary) -> Outcome:
     """Record that a look was taken and nothing had changed."""
     durable.write_whole(run.place.looked, b'{"looked": "%s"}\n' % iso(datetime.now(UTC)).encode())
     scans = summaries(run)
-    troubles = [t.path for t in [*(t for s in scans for t in s.troubles), *run.troubles()]]
+    troubles = _unreadable(run, scans)
     return Outcome(
         snapshot=None,
         status="partial" if troubles else "unchanged",
@@ -110,6 +111,38 @@ def unchanged(run: Run, summary: DiffSummary) -> Outcome:
         cartridges=[],
         seconds=0.0,
     )
+
+
+def so_far(run: Run) -> Outcome:
+    """Describe a run that waits for a cartridge: what was found, and what is stored of it."""
+    none = DiffSummary(entries=0, added=0, modified=0, moved=0, metadata=0, deleted=0)
+    is_known = run.has("diff.json")
+    found = run.load("diff.json", DiffSummary) if is_known else none
+    scans = summaries(run) if is_known else []
+    placed = run.placed()
+    read, same = _packed_rows(run)
+    return Outcome(
+        snapshot=run.snapshot,
+        status="waiting",
+        entries=found.entries,
+        added=found.added,
+        modified=found.modified - same,
+        moved=found.moved,
+        metadata=found.metadata + same,
+        deleted=found.deleted,
+        unreadable=_unreadable(run, scans),
+        skipped=[path for scan in scans for path in scan.sockets],
+        clamped=sum(scan.clamped for scan in scans),
+        bytes_read=read,
+        bytes_stored=sum(p.bytes for p in run.packed() if p.number in placed),
+        archives=len(placed),
+        cartridges=sorted(set(placed.values())),
+        seconds=0.0,
+    )
+
+
+def _unreadable(run: Run, scans: list[ScanSummary]) -> list[str]:
+    return [t.path for t in [*(t for s in scans for t in s.troubles), *run.troubles()]]
 
 
 def commit(run: Run, summary: DiffSummary) -> Outcome:

@@ -1,5 +1,6 @@
 """The entry point: a signal ends a command, at whatever moment it comes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -144,3 +145,22 @@ def test_what_was_hollowed_out_is_whole_when_somebody_asks_for_more() -> None:
         "print(np.nanmedian([1.0, 3.0]), pa.array(array).to_pylist())\n"
     )
     assert told == "2.0 [None, 2]"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["backup"], ["backup", "home", "--nope"], ["nope"], ["backup", "home", "--workers", "x"]],
+    ids=["no name", "an option", "a command", "a number"],
+)
+def test_machines_are_told_of_wrong_words_in_json(program: Program, words: list[str]) -> None:
+    done = program.run(*words, "--json", code=2)
+    told = json.loads(done.stdout)
+    assert (told["error"], told["exit_code"]) == ("UsageError", 2)
+    assert told["message"]
+    assert done.stderr == ""
+
+
+def test_content_is_not_mixed_with_what_machines_are_told(program: Program) -> None:
+    done = program.run("cat", "--json", code=2)
+    assert done.stdout == ""
+    assert json.loads(done.stderr)["error"] == "UsageError"

@@ -233,7 +233,9 @@ def test_a_run_that_was_under_way_tells_of_a_loss_that_it_may_refer_to(
     program.run("label", second, "--set", "home", "--capacity", "20MB")
     cartridge = {"search": [str(second)], "capacity": "20MB"}
     program.edit_profile("home", {"cartridges": cartridge})
-    program.backup("home", code=5)
+    told = program.backup("home", code=5)
+    assert (told["error"], told["status"]) == ("DamageFound", "complete")
+    assert told["snapshot"] == program.snapshots("home")[-1]
     assert program.backup("home")["status"] == "complete"
     program.restore("home", tmp_path / "out")
     assert_same_tree(source, tmp_path / "out" / "source")

@@ -26,6 +26,8 @@ def test_a_batch_run_waits_for_cartridges_and_goes_on(
     program.edit_profile("home", {"cartridges": {"search": [str(first.parent / "*")]}})
     waiting = program.backup("home", "--batch", code=4)
     assert waiting["status"] == "waiting"
+    assert (waiting["entries"], waiting["added"], waiting["modified"]) == (60, 60, 0)
+    assert 0 < waiting["bytes_stored"] < waiting["bytes_read"] <= 60 * 400_000
     kept = bytes_on(first / "archives")
     again = program.backup("home", "--batch", code=4)
     assert again["snapshot"] == waiting["snapshot"]
@@ -35,6 +37,7 @@ def test_a_batch_run_waits_for_cartridges_and_goes_on(
         program.run("label", cartridge, "--set", name, "--capacity", "8MB")
     done = program.backup("home", "--batch")
     assert (done["status"], done["snapshot"]) == ("complete", waiting["snapshot"])
+    assert done.keys() == waiting.keys() - {"error", "message", "help", "exit_code"}
     assert bytes_on(first / "archives") == kept, "what is full is not written again"
     assert program.snapshots("home") == [done["snapshot"]]
     program.restore("home", tmp_path / "out")
