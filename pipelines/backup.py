@@ -227,8 +227,7 @@ class _Session:
                 return run.load("outcome.json", Outcome)
             except (CartridgeWanted, SpoolFull) as error:
                 if not self._goes_on(run, error):
-                    if isinstance(error, CartridgeWanted):
-                        self._outcome = self._timed(so_far(run))
+                    self._outcome = self._timed(so_far(run))
                     raise
             except CartridgeError:
                 if not run.has("plan.json") and self._lock.is_last():

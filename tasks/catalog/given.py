@@ -19,6 +19,7 @@ from tasks.model.errors import (
     CartridgeError,
     FormatDamaged,
     FormatUnsupported,
+    NoCartridge,
     VolumeUnusable,
     WrongCartridge,
 )
@@ -130,6 +131,8 @@ def _label(path: str, damaged: set[str]) -> Label:
     except (CartridgeError, OSError) as error:
         reason = str(error)
     label = _label_from_catalog(path)
+    if label is None and not os.path.lexists(os.path.join(path, LABEL)):
+        raise NoCartridge(path=path)
     if label is None:
         raise FormatDamaged(file=os.path.join(path, LABEL), reason=reason)
     damaged.add(LABEL)

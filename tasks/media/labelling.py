@@ -7,8 +7,8 @@ import uuid
 
 from tasks.formats.records import to_json
 from tasks.media import durable
-from tasks.media.cartridge import LABEL, NOT_FOREIGN
-from tasks.model.errors import ForeignVolume, VolumeUnusable
+from tasks.media.cartridge import LABEL, NOT_FOREIGN, Cartridge
+from tasks.model.errors import CartridgeError, ForeignVolume, LabelledAlready, VolumeUnusable
 from tasks.model.words import FORMAT_VERSION, Label
 
 
@@ -19,15 +19,25 @@ def foreign_names(path: str) -> list[str]:
 
 
 def require_empty(path: str) -> None:
-    """Raise ForeignVolume or VolumeUnusable where a volume must not be labelled."""
+    """Raise an error where a volume must not be labelled.
+
+    That is LabelledAlready, ForeignVolume, or VolumeUnusable where it cannot be listed.
+    """
     try:
         found = foreign_names(path)
     except OSError as error:
         raise VolumeUnusable(path=path, reason=error.strerror) from error
     if LABEL in found:
-        raise VolumeUnusable(path=path, reason="it is labelled already")
+        raise LabelledAlready(path=path, label=_title(path))
     if found:
         raise ForeignVolume(path=path, found=", ".join(found[:3]) + (", ..." * (len(found) > 3)))
+
+
+def _title(path: str) -> str:
+    try:
+        return Cartridge.open(path).label.title
+    except (OSError, CartridgeError):
+        return "(its label cannot be read)"
 
 
 def write_label(
@@ -41,7 +51,7 @@ def write_label(
 ) -> Label:
     """Label an empty volume.
 
-    Raises ForeignVolume where something lies on it, VolumeUnusable where it cannot be written.
+    Raises what `require_empty` does, and VolumeUnusable where it cannot be written.
     """
     require_empty(path)
     label = Label(

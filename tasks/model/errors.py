@@ -12,6 +12,8 @@ CartridgeError
 ├── SourceShrunk          1
 ├── ForeignVolume         1
 ├── VolumeUnusable        1
+├── LabelledAlready       1
+├── NoCartridge           1
 ├── WrongCartridge        1
 ├── FormatUnsupported     1
 ├── FormatDamaged         1
@@ -36,6 +38,7 @@ CartridgeError
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 
@@ -141,6 +144,20 @@ class VolumeUnusable(CartridgeError):
 
     template = "{path} cannot be used as a cartridge: {reason}."
     help = "Check that it is mounted, writable and has room."
+
+
+class LabelledAlready(CartridgeError):
+    """A volume that is to be labelled is a cartridge."""
+
+    template = "{path} is cartridge {label} already."
+    help = "It can be used as it is. To make another one of it, empty it: what it holds is lost."
+
+
+class NoCartridge(CartridgeError):
+    """A folder that is to be read as a cartridge is none."""
+
+    template = "{path} is no cartridge: it has no label, CARTRIDGE.json."
+    help = "Check that its volume is mounted there."
 
 
 class WrongCartridge(CartridgeError):
@@ -260,6 +277,8 @@ class StageFailed(CartridgeError):
         """Tell of an error that is none of these."""
         if isinstance(error, MemoryError):
             return cls(stage=stage, reason="there was not enough memory for it")
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            return cls(stage=stage, reason=f"{os.fsdecode(error.filename)}: {error.strerror}")
         return cls(stage=stage, reason=f"{type(error).__name__}: {error}")
 
 

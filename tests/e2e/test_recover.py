@@ -371,7 +371,7 @@ def test_another_cartridge_of_the_same_number_is_refused(home: Home, tmp_path: P
 
 
 def test_what_is_no_cartridge_is_refused(home: Home, tmp_path: Path) -> None:
-    assert home.recover(home.source, code=1)["error"] == "FormatDamaged"
+    assert home.recover(home.source, code=1)["error"] == "NoCartridge"
     assert home.recover(tmp_path / "nowhere", code=1)["error"] == "VolumeUnusable"
 
 

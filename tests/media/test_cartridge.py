@@ -22,6 +22,7 @@ from tasks.model.errors import (
     CartridgeFailed,
     CartridgeFull,
     ForeignVolume,
+    LabelledAlready,
     RunActive,
     VolumeUnusable,
 )
@@ -70,7 +71,7 @@ def test_a_volume_that_holds_something_is_not_labelled(tmp_path: Path, name: str
 
 def test_a_cartridge_is_not_labelled_again(tmp_path: Path) -> None:
     before = labelled(tmp_path).label
-    with pytest.raises(VolumeUnusable, match="labelled already"):
+    with pytest.raises(LabelledAlready, match="is cartridge home 1 already"):
         labelled(tmp_path)
     assert Cartridge.open(str(tmp_path)).label == before
 
