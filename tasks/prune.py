@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tasks._base import Stage
 from tasks.catalog import export, guards, members, placement, retention
+from tasks.catalog.lastversions import REASON, holders_of_last_versions
 from tasks.catalog.relisted import forget_manifest
 from tasks.catalog.request import Request
 from tasks.catalog.store import DEAD, Store
@@ -67,6 +68,8 @@ class PruneResult:
 def plan_prune(store: Store, rules: Retention) -> PrunePlan:
     """Decide what goes; nothing is touched."""
     kept = retention.reasons(store.snapshots(), rules)
+    for snapshot in holders_of_last_versions(store, kept):
+        kept[snapshot].append(REASON)
     forgotten = [snapshot for snapshot, why in kept.items() if not why]
     staying = [snapshot for snapshot, why in kept.items() if why]
     needed = {archive for s in staying for archive in store.info(s).archives}
