@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from tasks.catalog.pairs import Flags, Ints, Pairs, differing
 from tasks.catalog.windows import Window, windows
 from tasks.formats.manifest import (
+    RESTLESS,
     SCHEMA,
     SHA256,
     WORD,
@@ -28,7 +29,6 @@ from tasks.formats.manifest import (
     words,
 )
 from tasks.media import durable
-from tasks.media.stable import RESTLESS
 
 _FACTS = [field for field in SCHEMA if field.name not in ("sha256", "parts")]
 # Rows of the pack list in a group: a packer reads those whole that its bundle begins and ends in.

@@ -30,6 +30,9 @@ _LARGEST_GROUP = 1 << 30
 SHA256 = pa.binary(32)
 WORD = pa.dictionary(pa.int32(), pa.string())
 MOMENT = pa.timestamp("ns", tz="UTC")
+# The ctime, in nanoseconds, of a file that never held still: no file has it, so that the next run
+# reads it again.
+RESTLESS = -1
 PART = pa.struct(
     [
         ("archive", pa.string()),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tasks.media.beneath import Folders
 from tasks.media.draft import Draft, replace, shared_name
 from tasks.media.metadata import USERS, Facts, Settler, handed_down
+from tasks.media.mounts import is_mounted_below
 from tasks.media.removal import remove_tree
 from tasks.media.safepaths import check_name, join
 from tasks.media.traits import Scratch, Traits, scratch
@@ -26,8 +27,6 @@ _DRAFT = re.compile(r"\.cartridge-[0-9a-f]{8}-(\d+-\d+|part-\d+|names)\.tmp")
 # What a file system without links, fifos or devices answers, or a user without rights gets.
 _NOT_MADE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EIO)
 _PIECE = 1 << 20
-# How a space, a tab, a newline or a backslash is written in a list of mounts.
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,10 +372,7 @@ class Destination:
 
     def holds_mount(self, path: bytes) -> bool:
         """Whether something is mounted at an entry, or anywhere below it."""
-        entry = os.path.join(self.root, path)
-        with open("/proc/self/mountinfo", "rb") as mounts:
-            places = [_OCTAL.sub(_unescaped, line.split()[4]) for line in mounts]
-        return any(place == entry or place.startswith(entry + b"/") for place in places)
+        return is_mounted_below(os.path.join(self.root, path))
 
     def remove(self, path: bytes) -> None:
         """Remove an entry and all below it."""
@@ -386,10 +382,6 @@ class Destination:
             remove_tree(parent, name)
         else:
             os.unlink(name, dir_fd=parent)
-
-
-def _unescaped(octal: re.Match[bytes]) -> bytes:
-    return bytes([int(octal[1], 8)])
 
 
 def _is_file(parent: int, name: bytes) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from tasks.formats.manifest import RESTLESS
 from tasks.media.beneath import open_beneath, open_stepwise
 from tasks.media.source import data_extents
 
@@ -20,8 +21,6 @@ PAUSES = (0.03, 0.05, 0.25)
 # than the longest tick of Linux (10 ms), and than that of FAT.
 _TICK, _COARSE_TICK = 20_000_000, 2_020_000_000
 _SECOND = 10**9
-# The ctime of what never held still: no file has it, so that the next run reads this one again.
-RESTLESS = -1
 
 
 class Unreadable(Exception):

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from tasks.catalog import moves
 from tasks.catalog.changes import ChangeWriter, Found, Judge, compare, listed
 from tasks.catalog.windows import windows
-from tasks.formats.manifest import keys
-from tasks.media.stable import RESTLESS
+from tasks.formats.manifest import RESTLESS, keys
 from tests.helpers.rows import WHEN, Row, batch, key, read, row
 
 STRICT = Judge(lenient=frozenset(), unread=[], forced=False)

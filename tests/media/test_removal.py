@@ -35,15 +35,15 @@ def test_a_tree_that_is_deeper_than_python_calls_or_open_files_goes(
 ) -> None:
     (tmp_path / "deep").mkdir()
     grow(tmp_path / "deep", 2500)
-    before = len(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 20, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + 20, limits[1]))
     try:
         remove_tree(parent, "deep")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert os.listdir(tmp_path) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_links_go_and_not_what_they_name(tmp_path: Path, parent: int) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.formats.manifest import RESTLESS
 from tasks.media.stable import (
-    RESTLESS,
     Unreadable,
     extent_reader,
     is_settled,
