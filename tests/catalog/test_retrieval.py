@@ -161,7 +161,7 @@ def test_large_parts_lie_in_files_that_go_within_a_bound(
         assert reading.read(each, 8 * MIB, 100) == content[8 * MIB :][:100]
         assert len(os.listdir("/proc/self/fd")) <= before + 2
     del reading
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_many_readers_get_what_was_stored(shelf: Shelf) -> None:

@@ -382,7 +382,7 @@ def test_few_descriptors_are_open(root: Path, place: Destination) -> None:
         write(place, b"%d/x" % number)
         place.settle_folder(b"%d" % number, facts(0o755))
     place.forget_parent()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_nothing_is_held_open_when_a_restore_has_ended(root: Path) -> None:

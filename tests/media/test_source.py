@@ -299,7 +299,7 @@ def test_paths_longer_than_the_kernel_takes_are_walked_and_opened(source: Path, 
     for wrong in (bottom + b"x", b"x/" + bottom):
         with pytest.raises(FileNotFoundError):
             open_beneath(os.fsencode(source), wrong, os.O_RDONLY)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.fixture
@@ -384,7 +384,7 @@ def test_no_descriptor_is_left_open(source: Path) -> None:
     make(source, "a/b/c/d", "a/e/f", "g/h")
     before = len(os.listdir("/proc/self/fd"))
     paths(walk(source, exclude_caches=True, exclude_if_present=["x"]))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize(

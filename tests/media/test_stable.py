@@ -195,7 +195,7 @@ def test_no_descriptor_is_left_open(file: Path) -> None:
     for name in (b"gone", b"."):
         with pytest.raises(Unreadable):
             read(file.parent, name)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.parametrize("guess", [0, 1, 5000, 10**6])
