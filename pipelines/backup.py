@@ -28,6 +28,7 @@ from pipelines.timings import Spent, spent
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog import runlog
 from tasks.catalog.opening import Options, abandon, open_run, request_for
+from tasks.catalog.progress import VERBOSE
 from tasks.catalog.runs import Place, Run
 from tasks.commit import so_far
 from tasks.media import durable, locks
@@ -98,7 +99,7 @@ def backup(
             shown=not (quiet or json or verbose),
         )
         if verbose:
-            os.environ["CARTRIDGE_VERBOSE"] = "1"
+            os.environ[VERBOSE] = "1"
         session.append(_Session(place, profile, options, manner, began))
         outcome = session[0].run()
         told = remarks(outcome) if quiet else lines(outcome, place, name)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import luigi
@@ -16,7 +17,7 @@ from tasks.catalog.contents import BUNDLE, Claims, StoredIndex
 from tasks.catalog.filling import Draft
 from tasks.catalog.packing import Recipe, add_hole, sparse_digest, stretches
 from tasks.catalog.packlist import Entry, entries
-from tasks.catalog.progress import ignore
+from tasks.catalog.progress import ignore, tell_name, wants_names
 from tasks.catalog.runs import Run
 from tasks.catalog.setback import first_free, taken_back
 from tasks.diff import summaries
@@ -35,6 +36,7 @@ from tasks.media.stable import (
     read_all,
     read_all_at,
     read_once,
+    tick,
     unchanged,
 )
 from tasks.model.errors import ArchiveNumbersUsedUp
@@ -45,8 +47,6 @@ from tasks.scan import require_root, source_paths
 _BATCH_FILES = 1024
 # So many rows are Python objects at a time, a kilobyte each.
 _BATCH_ROWS = 1 << 12
-# The variable that has packers name every file on standard error.
-VERBOSE = "CARTRIDGE_VERBOSE"
 
 
 class PackArchive(Stage):
@@ -115,7 +115,9 @@ class Packer:
         self._draft: Draft | None = None
         # The archive before it, which a thread publishes while this one is filled.
         self._published: Future[None] | None = None
-        self._names = bool(os.environ.get(VERBOSE))
+        self._names = wants_names()
+        # When all that is packed had been seen by the scan; nanoseconds since 1970.
+        self._began = time.time_ns()
 
     def pack(self, seen: Callable[[int], None] = ignore) -> BundleReceipt:
         """Read every file of the bundle; return what was packed and what could not be read.
@@ -130,7 +132,7 @@ class Packer:
                     self._add(entry)
                     seen(entry.size + HEADER if entry.kind == "file" else HEADER)
                     if self._names:
-                        os.write(2, b"%s\n" % _printable(entry.name))
+                        tell_name(entry.name)
             self._flush()
             self._close_archive()
             self._await_published()
@@ -191,14 +193,28 @@ class Packer:
             len(data) == facts.st_size == entry.size
             and facts.st_mtime_ns == entry.mtime
             and facts.st_ctime_ns == entry.ctime
-            and is_settled(facts, began)
+            and (is_settled(facts, began) or self._rests(entry, facts, began))
         ):
             return data, facts
-        data, facts = unchanged(entry.root, entry.path, lambda fd, f: read_all(fd, f.st_size))
+        data, facts = self._unchanged(entry, lambda fd, facts: read_all(fd, facts.st_size))
         _check_identity(entry, facts)
         if len(data) != facts.st_size:
             raise Unreadable("Its size is not what can be read of it")
         return data, facts
+
+    def _unchanged(
+        self, entry: Entry, read: Callable[[int, os.stat_result], Any]
+    ) -> tuple[Any, os.stat_result]:
+        return unchanged(entry.root, entry.path, read, partial(self._rests, entry))
+
+    def _rests(self, entry: Entry, facts: os.stat_result, now: int | None = None) -> bool:
+        """Whether a file is as it was when the scan saw it, longer ago than its clock stands still.
+
+        That needs no clock of the source's, which may be hours ahead: cameras keep local time.
+        """
+        was = entry.ctime, entry.mtime, entry.size
+        is_same = was == (facts.st_ctime_ns, facts.st_mtime_ns, facts.st_size)
+        return is_same and (now or time.time_ns()) > self._began + tick(facts)
 
     def _flush(self) -> None:
         """Add the files that wait; contents that are stored already are only referred to."""
@@ -255,7 +271,7 @@ class Packer:
                 return None
             return extents, [read_all_at(fd, *extent) for extent in extents]
 
-        result, facts = unchanged(entry.root, entry.path, read)
+        result, facts = self._unchanged(entry, read)
         if result is None or any(length % 512 for _, length in result[0][:-1]):
             return False
         _check_identity(entry, facts)
@@ -283,8 +299,8 @@ class Packer:
     def _add_large(self, entry: Entry) -> None:
         """Store the chunks of a large file that are not stored yet."""
         self._flush()
-        (digest, recipe), facts = unchanged(
-            entry.root, entry.path, lambda fd, facts: self._store_chunks(entry, fd, facts)
+        (digest, recipe), facts = self._unchanged(
+            entry, lambda fd, facts: self._store_chunks(entry, fd, facts)
         )
         _check_identity(entry, facts)
         self._archive_for(0).rows.add(entry.row, facts, digest, entry.old, None, recipe)
@@ -370,11 +386,6 @@ class Packer:
             durable.remove(draft.path)
         run.save(os.path.join("packed", f"{number}.json"), packed)
         self._finished.append(number)
-
-
-def _printable(name: bytes) -> bytes:
-    shown = name.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown).encode()
 
 
 def _check_identity(entry: Entry, facts: os.stat_result) -> None:

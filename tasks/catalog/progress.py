@@ -13,6 +13,8 @@ from tasks.formats.records import from_json, to_json
 from tasks.media import durable
 from tasks.model.errors import FormatDamaged
 
+# The variable that has every file named.
+VERBOSE = "CARTRIDGE_VERBOSE"
 # Seconds between two reports of a stage.
 _PERIOD = 0.5
 
@@ -96,3 +98,15 @@ def reports(run: Run) -> Iterator[Report]:
                 yield from_json(Report, text, name)
             except (OSError, FormatDamaged):
                 continue  # it is being replaced, or the run has just ended
+
+
+def wants_names() -> bool:
+    """Whether stages are to name every file that they read, on standard error."""
+    return bool(os.environ.get(VERBOSE))
+
+
+def tell_name(name: bytes) -> None:
+    """Name a file, with nothing in it that a terminal would obey."""
+    shown = name.decode("utf-8", "replace")
+    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+    os.write(2, safe.encode() + b"\n")

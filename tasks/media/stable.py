@@ -33,10 +33,10 @@ class Unreadable(Exception):
 
 def is_settled(facts: os.stat_result, read_from: int) -> bool:
     """Whether a change after `read_from`, in nanoseconds since 1970, would show in these facts."""
-    return facts.st_ctime_ns < read_from - _tick(facts)
+    return facts.st_ctime_ns < read_from - tick(facts)
 
 
-def _tick(facts: os.stat_result) -> int:
+def tick(facts: os.stat_result) -> int:
     """Return for how long, in nanoseconds, a file's clock may have stood still at its change."""
     return _TICK if facts.st_ctime_ns % _SECOND else _COARSE_TICK
 
@@ -112,22 +112,29 @@ def read_all(fd: int, size: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _never(facts: os.stat_result) -> bool:
+    return False
+
+
 def unchanged(
-    root: bytes, path: bytes, read: Callable[[int, os.stat_result], Any]
+    root: bytes,
+    path: bytes,
+    read: Callable[[int, os.stat_result], Any],
+    rests: Callable[[os.stat_result], bool] = _never,
 ) -> tuple[Any, os.stat_result]:
     """Call `read(fd, facts)` until the file did not change meanwhile; return (result, facts).
 
     What `read` reads with the functions below becomes Unreadable where that fails; other errors of
     the system, those of writing what was read, pass through.
 
-    One that has changed just now is read when its file system's clock has moved on; one that goes
-    on changing gets the ctime RESTLESS. Raises Unreadable where it never holds still while it is
-    read, or cannot be read.
+    One that has changed just now is read when its file system's clock has moved on, unless
+    `rests(facts)` knows that it has; one that goes on changing gets the ctime RESTLESS. Raises
+    Unreadable where it never holds still while it is read, or cannot be read.
     """
     for pause in (*PAUSES, None):
         fd = open_file(root, path)
         try:
-            before, is_at_rest = _at_rest(fd)
+            before, is_at_rest = _at_rest(fd, rests)
             result = read(fd, before)
             if same(before, _facts(fd)):
                 return result, before if is_at_rest else _restless(before)
@@ -138,17 +145,17 @@ def unchanged(
     raise Unreadable("It changed while it was read")
 
 
-def _at_rest(fd: int) -> tuple[os.stat_result, bool]:
+def _at_rest(fd: int, rests: Callable[[os.stat_result], bool]) -> tuple[os.stat_result, bool]:
     """Return the facts of a file, and whether every change from now on will show in them.
 
     Waits for its clock where that may stand still, but not until it is past that of this machine:
     the clock of another one may be ahead for ever.
     """
     facts = _facts(fd)
-    ahead = facts.st_ctime_ns + _tick(facts) - time.time_ns()
-    if ahead < 0:
+    ahead = facts.st_ctime_ns + tick(facts) - time.time_ns()
+    if ahead < 0 or rests(facts):
         return facts, True
-    time.sleep(min(ahead + 1, _tick(facts)) / _SECOND)
+    time.sleep(min(ahead + 1, tick(facts)) / _SECOND)
     later = _facts(fd)
     return later, same(facts, later)
 

@@ -218,7 +218,7 @@ def test_init_labels_nothing_where_one_of_several_volumes_is_foreign(
     (second / "thesis.doc").unlink()
     program.init("home", [source], [first, second])
     told = program.run("label", first, "--set", "home", code=1).stderr
-    assert "labelled already" in told
+    assert "home 1 already" in told
 
 
 def test_label_refuses_a_directory_with_foreign_files(
