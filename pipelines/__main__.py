@@ -25,6 +25,7 @@ COMMANDS = (
     "query",
     "cartridges",
     "status",
+    "report",
     "verify",
     "drill",
     "prune",
@@ -40,8 +41,8 @@ COMMANDS = (
 
 
 _SOON = 0.02  # seconds
-# A command whose name Python keeps for itself.
-_MODULES = {"continue": "continue_"}
+# Commands whose names Python keeps for itself, or that another module has.
+_MODULES = {"continue": "continue_", "report": "page"}
 
 
 class _Stopped(KeyboardInterrupt):

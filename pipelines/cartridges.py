@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
+from pipelines.overview import shelved
 from pipelines.report import Voice, table
 from pipelines.workspace import find_workspace, load_profile
 from tasks.catalog.runs import Place
-from tasks.media.shelf import look
 from tasks.model.units import format_size
 
 
@@ -29,26 +28,22 @@ def cartridges(
     def action() -> None:
         folder = find_workspace(workspace)
         profile = load_profile(folder, name)
-        store = Place(folder, name).store
-        rows = store.cartridges()
-        archives = Counter(row.cartridge for row in store.archives())
-        shelf = look(profile.cartridges.search, [row.location for row in rows], folder)
-        here = {cartridge.label.uuid: cartridge.path for cartridge in shelf.cartridges}
+        found = shelved(Place(folder, name), profile)
         facts = [
-            {**asdict(row), "archives": archives[row.serial], "present": row.uuid in here}
-            for row in rows
+            {**asdict(one.row), "archives": one.archives, "present": one.path is not None}
+            for one in found
         ]
         shown = [
             (
-                row.label,
-                row.state,
-                format_size(row.used),
-                format_size(row.capacity) if row.capacity else "",
-                archives[row.serial],
-                row.verified or "never",
-                here.get(row.uuid, "not here"),
+                one.row.label,
+                one.row.state,
+                format_size(one.row.used),
+                format_size(one.row.capacity) if one.row.capacity else "",
+                one.archives,
+                one.row.verified or "never",
+                one.path or "not here",
             )
-            for row in rows
+            for one in found
         ]
         heads = ("cartridge", "state", "used", "capacity", "archives", "verified", "place")
         told = table(heads, shown) or ["No cartridge is labelled yet."]

@@ -32,13 +32,14 @@ def status(
 
     def action() -> None:
         place = open_place(find_workspace(workspace), name)
-        facts = _facts(place)
-        voice.result(facts, _lines(name, facts))
+        facts = standing(place)
+        voice.result(facts, lines(name, facts))
 
     finish(voice, action)
 
 
-def _facts(place: Place) -> dict[str, Any]:
+def standing(place: Place) -> dict[str, Any]:
+    """Gather how a profile stands, as JSON has it."""
     store = place.store
     newest, notice = store.newest(), waiting(place)
     run = place.unfinished()
@@ -104,7 +105,8 @@ def _looked(place: Place) -> str | None:
     return looked
 
 
-def _lines(name: str, facts: dict[str, Any]) -> list[str]:
+def lines(name: str, facts: dict[str, Any]) -> list[str]:
+    """Tell people how a profile stands."""
     told = [
         f"{facts['snapshots']} snapshots, the newest {facts['newest'] or 'none yet'}; "
         f"{format_size(facts['bytes_stored'])} on {facts['cartridges']} cartridges."
