@@ -196,6 +196,10 @@ def _shapes(folder: Path, size: Size) -> Told:
         first = bench.run("backup", "bench", "--batch", "-q")
         yield f"{what}: first backup", first.seconds, "s"
         yield f"{what}: peak memory", first.peak / 1e6, "MB"
+        if make is _deep:
+            back = bench.run("restore", "bench", str(folder / "back"), memory=False)
+            yield f"{what}: restore", back.seconds, "s"
+            subprocess.run(["rm", "-rf", folder / "back"], check=True)
         # Python's own removal of folders goes no deeper than its stack.
         subprocess.run(["rm", "-rf", bench.source], check=True)
 
@@ -206,14 +210,14 @@ def _wide(folder: Path, count: int) -> None:
 
 
 def _deep(folder: Path, count: int) -> None:
-    """Make folders in one another, step by step: the path is longer than any call takes."""
+    """Make folders in one another, and a file in each; the path is longer than any call takes."""
     at = os.open(folder, os.O_RDONLY)
     for _ in range(count):
         os.mkdir("a", dir_fd=at)
+        os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
         below = os.open("a", os.O_RDONLY, dir_fd=at)
         os.close(at)
         at = below
-    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
     os.close(at)
 
 
@@ -253,7 +257,8 @@ def _busy(folder: Path, mebibytes: int, media: int) -> list[float]:
             volumes.enter_context(slow_volume(behind, mount, 10e6, log))
         bench.backup()
     found = [json.loads(log.read_text()) for log in folder.glob("cartridge*.json")]
-    return [100 * one["busy"] / one["span"] for one in found]
+    # One to which nothing was written, as so little was to be, had nothing to do.
+    return [100 * one["busy"] / one["span"] if one["span"] else 0.0 for one in found]
 
 
 MEASURES: dict[str, Callable[[Path, Size], Told]] = {
