@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 from typing import AnyStr
 
 from tasks.media.beneath import FOLDER
@@ -45,7 +45,8 @@ def _open(parent: int, name: bytes) -> int:
     mark = os.open(name, FOLDER | os.O_PATH, dir_fd=parent)
     try:
         if os.fstat(mark).st_mode & 0o700 != 0o700:
-            os.chmod(f"/proc/self/fd/{mark}", 0o700)
+            with contextlib.suppress(OSError):  # another's; it may be empty
+                os.chmod(f"/proc/self/fd/{mark}", 0o700)
         return os.open(".", FOLDER, dir_fd=mark)
     finally:
         os.close(mark)
@@ -58,10 +59,9 @@ def _exchange(fd: int, other: int) -> int:
 
 def _folders_left(folder: int) -> list[bytes]:
     """Remove all but the folders of an open folder; return their names."""
-    left = []
-    for name in map(os.fsencode, os.listdir(folder)):
-        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            left.append(name)
-        else:
+    with os.scandir(folder) as listing:
+        found = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in listing]
+    for name, is_folder in found:
+        if not is_folder:
             os.unlink(name, dir_fd=folder)
-    return left
+    return [name for name, is_folder in found if is_folder]

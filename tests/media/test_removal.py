@@ -2,13 +2,17 @@
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.media.removal import remove_tree
 from tests.helpers.compare import snapshot_of
+from tests.helpers.program import NOBODY, REPOSITORY
 
 
 @pytest.fixture
@@ -77,15 +81,30 @@ def test_a_folder_that_is_moved_meanwhile_takes_nothing_else_with_it(
     (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
     (tmp_path / "elsewhere" / "b").mkdir(parents=True)
     (tmp_path / "elsewhere" / "x").mkdir()
-    listdir = os.listdir
+    scandir, deepest = os.scandir, (tmp_path / "tree" / "a" / "b").stat()
 
-    def moved(fd: int) -> list[str]:
-        found = listdir(fd)
-        if not found:
+    def moved(fd: int) -> Any:
+        if os.path.samestat(os.fstat(fd), deepest):
             (tmp_path / "tree" / "a" / "b").rename(tmp_path / "elsewhere" / "moved")
-        return found
+        return scandir(fd)
 
-    monkeypatch.setattr(os, "listdir", moved)
+    monkeypatch.setattr(os, "scandir", moved)
     with pytest.raises(OSError, match="moved"):
         remove_tree(parent, "tree")
-    assert sorted(listdir(tmp_path / "elsewhere")) == ["b", "moved", "x"]
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["b", "moved", "x"]
+
+
+def test_an_empty_folder_of_somebody_else_goes_from_ones_own(
+    commons: Path, needs_root: None
+) -> None:
+    (commons / "another's").mkdir()
+    (commons / "another's").chmod(0o555)
+    code = f"""
+import os
+from tasks.media.removal import remove_tree
+parent = os.open({str(commons)!r}, os.O_RDONLY)
+os.setuid({NOBODY})
+remove_tree(parent, "another's")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    assert not os.listdir(commons)
