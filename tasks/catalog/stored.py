@@ -19,11 +19,15 @@ from tasks.model.errors import FormatDamaged
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file: its size in bytes, its SHA-256 where one is known, and its stretches in order."""
+    """One file: its size in bytes, its SHA-256 where one is known, and its stretches in order.
+
+    Of one that is torn, the catalog does not know them.
+    """
 
     size: int
     sha256: bytes | None
     needs: list[Need]
+    is_torn: bool
 
     @property
     def is_whole(self) -> bool:
@@ -55,6 +59,7 @@ class StoredFiles:
         ]
         self._sizes = selected.rows.column("size").to_numpy()
         self._digests = selected.rows.column("sha256")
+        self._torn = selected.torn
         needs = selected.needs
         _, firsts = np.unique(needs["row"], return_index=True)
         self.rows: list[int] = needs["row"][np.sort(firsts)].tolist()
@@ -67,14 +72,17 @@ class StoredFiles:
         """Return the file of a row."""
         low, high = np.searchsorted(self._needs["row"], [row, row + 1])
         needs = list(Need.each(self._needs[low:high]))
-        return StoredFile(int(self._sizes[row]), self._digests[row].as_py(), needs)
+        digest = self._digests[row].as_py()
+        return StoredFile(int(self._sizes[row]), digest, needs, row in self._torn)
 
     def stretches(self, file: StoredFile) -> Iterator[tuple[int, Iterator[memoryview]]]:
         """Yield offset and pieces of every stretch of data, in order; each is to be used up.
 
-        The pieces of a stretch end with FormatDamaged where they are not what was stored, and so
-        does the last stretch where the file as a whole is not.
+        Raises FormatDamaged at once where the file is torn. The pieces of a stretch end with it
+        where they are not what was stored, and the last one where the file as a whole is not.
         """
+        if file.is_torn:
+            raise FormatDamaged(file="the catalog", reason="parts of a file in it do not make it up")
         whole = hashlib.sha256()
         position = 0
         for need in file.needs:

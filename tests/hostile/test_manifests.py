@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,22 +111,47 @@ def test_a_forged_catalog_of_honest_rows_is_restored(forged: Forged) -> None:
     assert (forged.out / "s" / "honest").read_bytes() == EVIL
 
 
-def test_a_file_that_its_parts_do_not_make_up_is_damaged_and_does_not_appear(
-    forged: Forged,
-) -> None:
+@pytest.fixture
+def torn(forged: Forged) -> list[Row]:
+    """Rows of files that their parts do not make up."""
     other = hashlib.sha256(b"good").digest()
     whole = forged.evil("")["parts"][0]
-    torn = [
+    return [
         forged.evil("another content", sha256=other),
         forged.evil("no parts", parts=[]),
         forged.evil("too long", size=5),
+        forged.evil("too long, of unknown digest", size=5, sha256=None),
         forged.evil("too short", size=3),
         forged.evil("twice", parts=[whole, whole]),
     ]
+
+
+def test_a_file_that_its_parts_do_not_make_up_is_damaged_and_does_not_appear(
+    forged: Forged, torn: list[Row]
+) -> None:
     ended = forged.restore(*torn, forged.evil("honest"))
     assert ended.code == 5, ended.out
     assert json.loads(ended.out)["damaged"] == sorted("s/" + r["path"] for r in torn)
     assert os.listdir(forged.out / "s") == ["honest"]
+
+
+def test_nothing_is_written_out_of_a_file_that_its_parts_do_not_make_up(
+    forged: Forged, torn: list[Row]
+) -> None:
+    add_snapshot(forged.store, SNAPSHOT, torn)
+    for one in torn:
+        done = forged.program.run("cat", "home", "s/" + one["path"], code=5)
+        assert (done.stdout, one["path"] in done.stderr) == ("", True), done.stderr
+
+
+def test_a_file_that_its_parts_do_not_make_up_is_not_exported(
+    forged: Forged, torn: list[Row]
+) -> None:
+    add_snapshot(forged.store, SNAPSHOT, [*torn, forged.evil("honest")])
+    done = forged.program.run("export", "--json", "home", "-o", forged.out, code=5)
+    assert json.loads(done.stdout)["damaged"] == sorted("s/" + r["path"] for r in torn)
+    with tarfile.open(forged.out) as tar_file:
+        assert [m.name for m in tar_file if m.isfile()] == ["s/honest"]
 
 
 BAD_NAMES = {
