@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ def assemble(run: Run, scans: list[ScanSummary], path: str, *, complete: bool) -
     """
     request = run.request
     troubles = [t for scan in scans for t in scan.troubles] + run.troubles()
+    troubles += _out_of_sight(run, {trouble.path for trouble in troubles})
     packed = Packed(run)
     previous = run.store.manifest_path(request.previous) if request.previous else None
     carried, kept = Carried(run, previous), Kept(run, previous)
@@ -62,6 +63,27 @@ def assemble(run: Run, scans: list[ScanSummary], path: str, *, complete: bool) -
         )
         writer.close(info)
     return info
+
+
+def _out_of_sight(run: Run, unread: Set[str]) -> list[Trouble]:
+    """Return what the previous snapshot could not read, in folders that cannot be looked into now.
+
+    It is not backed up yet, so retention must still know of it.
+    """
+    before = run.request.previous
+    known = run.store.info(before).troubles if before and unread else []
+    folders = {path.rstrip("/") for path in unread}
+    return [
+        trouble
+        for trouble in known
+        if trouble.path not in unread and not folders.isdisjoint(_folders_above(trouble.path))
+    ]
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 class _Totals:

@@ -364,39 +364,3 @@ def test_prune_keeps_what_kept_snapshots_refer_to(home: Home, tmp_path: Path) ->
     gone = program.restore("home", tmp_path / "gone", "--snapshot", sorted(expected)[0], code=None)
     assert gone["exit_code"] in (1, 2)
     assert program.json("verify", "home")["cartridges"][0]["damaged"] == []
-
-
-def test_the_last_version_of_what_cannot_be_read_stays_until_it_can(
-    barred: Program, commons: Path
-) -> None:
-    """Its disk may never give it again."""
-    program, source = barred, commons / "source"
-    program.edit_profile("home", {"retention": {"keep_last": 1}})
-    (source / "001.bin").chmod(0o644)
-    precious = source / "letters" / "precious"
-    precious.parent.mkdir()
-    precious.write_text("first")
-    program.backup("home")
-    precious.write_text("last")
-    last = program.backup("home")["snapshot"]
-    assert program.snapshots("home") == [last]
-    precious.chmod(0)
-    for number in range(2):
-        (source / "news").write_text(str(number))
-        newest = program.backup("home", code=3)["snapshot"]
-        assert program.snapshots("home") == [last, newest]
-    assert "could not be read" in program.run("prune", "home", "--dry-run").stdout
-    program.restore("home", commons / "out", "--snapshot", last)
-    assert (commons / "out" / "source" / "letters" / "precious").read_text() == "last"
-    precious.chmod(0o644)
-    readable = program.backup("home")["snapshot"]
-    assert program.snapshots("home") == [readable]
-
-
-def test_what_was_never_stored_keeps_nothing(barred: Program, commons: Path) -> None:
-    program, source = barred, commons / "source"
-    program.edit_profile("home", {"retention": {"keep_last": 1}})
-    for number in range(3):
-        (source / "news").write_text(str(number))
-        newest = program.backup("home", code=3)["snapshot"]
-        assert program.snapshots("home") == [newest]
