@@ -82,7 +82,7 @@ class StoredFiles:
         where they are not what was stored, and the last one where the file as a whole is not.
         """
         if file.is_torn:
-            raise FormatDamaged(file="the catalog", reason="parts of a file in it do not make it up")
+            raise FormatDamaged(file="the catalog", reason="its parts do not make a file up")
         whole = hashlib.sha256()
         position = 0
         for need in file.needs:
