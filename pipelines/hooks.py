@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pipelines.report import complain
+from tasks.media.processes import signals_held
 from tasks.model.errors import HookFailed
 
 # Seconds that hooks get after an interruption: who stops a run does not want to wait.
@@ -26,21 +27,23 @@ def run_hooks(commands: Sequence[str], event: str, facts: Mapping[str, object]) 
     plain = {k: v for k, v in known.items() if isinstance(v, str | int | float)}
     variables = {f"CARTRIDGE_{key.upper()}": str(value) for key, value in plain.items()}
     for command in commands:
-        hook = subprocess.Popen(
-            command,
-            shell=True,
-            stdin=subprocess.PIPE,
-            stdout=sys.stderr.fileno(),
-            env={**os.environ, **variables},
-            start_new_session=True,
-        )
+        hook = None
         try:
+            with signals_held():  # else one that comes just now would leave it running
+                hook = subprocess.Popen(
+                    command,
+                    shell=True,
+                    stdin=subprocess.PIPE,
+                    stdout=sys.stderr.fileno(),
+                    env={**os.environ, **variables},
+                    start_new_session=True,
+                )
             hurry = _HURRY if facts.get("error") == "Interrupted" else None
             hook.communicate(json.dumps(known).encode(), timeout=hurry)
         except subprocess.TimeoutExpired as error:
             raise HookFailed(event=event, command=command, reason="it took too long") from error
         finally:
-            if hook.poll() is None:  # with all that the shell has started
+            if hook is not None and hook.poll() is None:  # with all that the shell has started
                 os.killpg(hook.pid, signal.SIGKILL)
                 hook.wait()
         if hook.returncode:

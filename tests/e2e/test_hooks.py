@@ -5,12 +5,14 @@ import json
 import os
 import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.hooks import run_hooks
 from tests.conftest import MakeCartridges
 from tests.helpers import processes
 from tests.helpers.media import fill
@@ -223,6 +225,25 @@ def test_a_run_can_be_interrupted_while_a_hook_is_at_work(desk: Desk, event: str
     code, out, err = processes.end_of(process, timeout=10)
     assert (code, json.loads(out)["error"]) == (130, "Interrupted"), err
     processes.assert_none_left(process, within=3)
+
+
+def test_a_signal_that_comes_just_as_a_hook_has_started_leaves_none_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the start of a process and the note of it, nobody would know of it."""
+    started: list[int] = []
+
+    class Signalled(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self.pid)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(KeyboardInterrupt):
+        run_hooks(["exec sleep 100"], "before", {})
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
 
 
 @pytest.mark.slow
