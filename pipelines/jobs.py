@@ -11,7 +11,7 @@ from pipelines.label import label_volume
 from pipelines.workspace import load_profile, profile_path, profiles
 from tasks.catalog.runs import Place
 from tasks.media import durable, locks
-from tasks.media.cartridge import LABEL
+from tasks.media.layout import LABEL
 from tasks.model.errors import CartridgeError, StageFailed, UsageError
 from tasks.model.jobs import Job, parse_jobs
 from tasks.model.profile import free_name, parse_profile

@@ -16,7 +16,8 @@ from tasks.catalog.placement import BLANK, LOST
 from tasks.catalog.progress import ignore
 from tasks.catalog.runs import Place
 from tasks.catalog.store import DEAD, Store
-from tasks.media.cartridge import SUMS, Cartridge
+from tasks.media.cartridge import Cartridge
+from tasks.media.layout import SUMS
 from tasks.media.readback import Verdict, examine
 from tasks.media.shelf import look
 from tasks.model.errors import (
@@ -51,8 +52,9 @@ def verify(
                 f"Cartridge {cartridge.label.title}: {verdict.archives} archives, "
                 f"{format_size(verdict.bytes)} read, {len(verdict.damaged)} files damaged."
             )
-            if store is not None and not verdict.damaged:
-                store.alter_cartridge(cartridge.label.uuid, verified=iso(datetime.now(UTC)))
+            if store is not None:
+                time = None if verdict.damaged else iso(datetime.now(UTC))
+                store.alter_cartridge(cartridge.label.uuid, verified=time)
         if damaged:
             raise DamageFound(damage=", ".join(damaged))
         told += [f"Cartridge {away} is not here: nothing of it was read." for away in absent]

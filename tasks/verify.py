@@ -10,11 +10,13 @@ import luigi
 
 from tasks._base import Stage
 from tasks.catalog import members, placement
+from tasks.catalog.export import manifest_name
 from tasks.catalog.progress import ignore
+from tasks.catalog.recipe import recipe_name
 from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name, verdict_name
 from tasks.catalog.store import LOST, STORED
-from tasks.media import locks
+from tasks.media import layout, locks
 from tasks.media.cartridge import Cartridge
 from tasks.media.readback import Verdict, expected_sums, read_back, written_at
 from tasks.model.errors import CartridgeWanted, DamageFound
@@ -83,7 +85,8 @@ def verify_session(
 
 
 def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str, str]:
-    """Choose what is read back: the catalog, and archives that nobody has read as they are now.
+    """Choose what is read back: the catalog's files that the seal has put there, and archives that
+    nobody has read as they are now.
 
     When a cartridge is full all of it is read.
     """
@@ -93,7 +96,17 @@ def _to_read(run: Run, cartridge: Cartridge, receipt: WriteReceipt) -> dict[str,
     read = {n for n, time in receipt.already_read.items() if written_at(cartridge, n) == time}
     chosen = to_be_read(run, cartridge).keys() - read
     chosen |= _written(run, receipt).keys() - read
-    return {n: d for n, d in sums.items() if n in chosen or not n.startswith("archives/")}
+    chosen |= {name for name in sums if _is_new(name, run.snapshot, receipt)}
+    return {name: digest for name, digest in sums.items() if name in chosen}
+
+
+def _is_new(name: str, snapshot: str, receipt: WriteReceipt) -> bool:
+    """Whether a seal puts a file of this name there: all of the catalog but earlier manifests."""
+    if name.startswith(f"{layout.ARCHIVES}/"):
+        return False
+    if receipt.regained is None or not layout.is_lasting(name) or name in receipt.regained:
+        return True
+    return name in (manifest_name(snapshot), recipe_name(snapshot))
 
 
 def _written(run: Run, receipt: WriteReceipt) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import luigi
 
@@ -67,11 +68,11 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
                 cartridge.tidy([run.snapshot])
                 guards.reconcile(cartridge, run)
                 cartridge.used()
-        last, read = _fill(run, cartridges, meter), dict[str, int]()
+        sealed = _Sealed(is_complete=_fill(run, cartridges, meter))
         with distrusting(run, first):
-            if last or first.label.serial in run.placed().values():  # placed now, or before a kill
-                last, read = _seal(run, first, complete=last)
-    return _receipt(run, sequence, first, last=last, read=read)
+            if sealed.is_complete or _has_archives(run, first):  # placed now, or before a kill
+                sealed = _seal(run, first, complete=sealed.is_complete)
+    return _receipt(run, sequence, first, sealed)
 
 
 def _fill(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str], Meter]) -> bool:
@@ -101,9 +102,23 @@ def _gauge(run: Run, cartridges: list[Cartridge], meter: Callable[[int, str, str
     return gauge
 
 
-def _receipt(
-    run: Run, sequence: int, cartridge: Cartridge, *, last: bool, read: dict[str, int]
-) -> WriteReceipt:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sealed:
+    """A seal: whether the run is complete with it, what was read back, and what it put again.
+
+    `read` has names of archives, and when each was written to last; `regained` names of files.
+    """
+
+    is_complete: bool
+    read: dict[str, int] = field(default_factory=dict)
+    regained: list[str] = field(default_factory=list)
+
+
+def _has_archives(run: Run, cartridge: Cartridge) -> bool:
+    return cartridge.label.serial in run.placed().values()
+
+
+def _receipt(run: Run, sequence: int, cartridge: Cartridge, sealed: _Sealed) -> WriteReceipt:
     label = cartridge.label
     run.store.alter_cartridge(label.uuid, used=cartridge.used())
     placed = run.placed()
@@ -116,25 +131,26 @@ def _receipt(
         path=cartridge.path,
         archives=numbers,
         bytes=sum(sizes[number] for number in numbers),
-        last=last,
-        already_read=read,
+        last=sealed.is_complete,
+        already_read=sealed.read,
+        regained=sealed.regained,
     )
 
 
-def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, dict[str, int]]:
-    """Seal the cartridge; return whether the run is complete with it, and what was read back.
+def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> _Sealed:
+    """Seal the cartridge.
 
     Where there is no room for the catalog, the newest archives make room and are packed again.
     """
     while True:
         try:
-            return complete, _put_catalog(run, cartridge, complete=complete)
+            return _put_catalog(run, cartridge, complete=complete)
         except CartridgeFull:
             placed = run.placed()
             mine = [n for n, serial in placed.items() if serial == cartridge.label.serial]
             if not mine:
                 cartridge.write_sums()  # some of the catalog may be new, some old
-                return False, {}
+                return _Sealed(is_complete=False)
             newest = max(mine)
             take_back(run, [newest])  # first: what is left of it here goes in the next attempt
             cartridge.drop({f"archives/{run.snapshot}/{newest}{SUFFIX}"})
@@ -142,11 +158,10 @@ def _seal(run: Run, cartridge: Cartridge, *, complete: bool) -> tuple[bool, dict
             complete = False
 
 
-def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> dict[str, int]:
+def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> _Sealed:
     """Put the catalog on the cartridge: all of it, or what is known while a run goes on.
 
     The medium has nothing to do until it is put together: archives are read back meanwhile.
-    Returns those that are as they should be, and when each was written to last.
     """
     name = "manifest.parquet" if complete else "partial.parquet"
     manifest, store = run.path(name), run.store
@@ -159,4 +174,4 @@ def _put_catalog(run: Run, cartridge: Cartridge, *, complete: bool) -> dict[str,
     owed = export.owed(cartridge, store, run.snapshot)
     cap = run.request.profile.cartridges.capacity
     export.seal(cartridge, store, newest, archives, owed, cap)
-    return dict(done)
+    return _Sealed(is_complete=complete, read=dict(done), regained=sorted(owed))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
 
-from tasks.catalog.recipe import RECIPES, recipe_name, write_recipe
+from tasks.catalog.recipe import recipe_name, write_recipe
 from tasks.catalog.relisted import stored_by
 from tasks.catalog.runs import Run
 from tasks.catalog.store import ARCHIVES, STORED, Store, write_rows
 from tasks.formats.manifest import read_info
 from tasks.formats.records import to_json
 from tasks.media.cartridge import Cartridge, file_digest, rounded
+from tasks.media.layout import MANIFESTS, README, SCRIPT, is_lasting
 from tasks.model.errors import CartridgeFailed, CartridgeFull, FormatDamaged
 from tasks.model.units import iso
 from tasks.model.words import (
@@ -27,11 +30,11 @@ from tasks.model.words import (
     SnapshotList,
 )
 
-MANIFESTS = "catalog/manifests"
 ARCHIVE_TABLE, CARTRIDGE_TABLE = "catalog/archives.parquet", "catalog/cartridges.parquet"
 SNAPSHOTS, PROFILE = "catalog/snapshots.json", "catalog/profile.toml"
-SCRIPT = "restore.sh"
 _SLACK = 64 << 10
+# Bytes of older manifests that are read at a seal.
+_SAMPLE = 64 << 20
 # Bytes: a row of archives.parquet, a line of SHA256SUMS, what a file's digest and part add to the
 # row of the scan, the fixed parts of small files, and the id of a snapshot in a list.
 _ARCHIVE_ROW, _SUMS_LINE, _FILE, _PART, _FIXED, _SNAPSHOT = 110, 112, 76, 90, 6 << 10, 20
@@ -107,7 +110,7 @@ def seal(
     files[SNAPSHOTS] = _snapshots(store, newest.manifest)
     if os.path.exists(store.profile_path):
         files[PROFILE] = store.profile_path
-    files["README.txt"] = readme(cartridge)
+    files[README] = readme(cartridge)
     files[SCRIPT] = script()
     _require_room(cartridge, files, cap)
     older = _older(cartridge, store, newest.snapshot)
@@ -129,17 +132,26 @@ def _require_room(cartridge: Cartridge, files: Mapping[str, str | bytes], cap: i
 def owed(cartridge: Cartridge, store: Store, newest: str) -> dict[str, str]:
     """Return what a cartridge lacks of older snapshots with data on it: name -> path.
 
-    What is not as it was sealed is lacking too. Else the next seal would take it for right.
+    What is not as it was sealed is lacking too. Of what is there some is read, chosen anew with
+    every snapshot; all of it where nobody has found the cartridge right since it was damaged.
     """
     files = {}
     for snapshot in sorted(_older(cartridge, store, newest)):
         files[manifest_name(snapshot)] = store.manifest_path(snapshot)
         files[recipe_name(snapshot)] = recipe_of(store, snapshot)
+    verified = {row.uuid for row in store.cartridges() if row.verified}
+    budget = _SAMPLE if cartridge.label.uuid in verified else sys.maxsize
     try:
         sealed = cartridge.sums()
     except FormatDamaged:
         sealed = {}
-    return {n: path for n, path in files.items() if not _is_there(cartridge, n, path, sealed)}
+    lacking = {}
+    for name, path in random.Random(newest).sample([*files.items()], len(files)):
+        size = os.path.getsize(path)
+        budget -= size
+        if not _is_there(cartridge.file(name), size, sealed.get(name), is_read=budget >= 0):
+            lacking[name] = path
+    return lacking
 
 
 def recipe_of(store: Store, snapshot: str) -> str:
@@ -179,8 +191,7 @@ def _older(cartridge: Cartridge, store: Store, newest: str) -> set[str]:
 
 
 def _of_snapshots(cartridge: Cartridge) -> set[str]:
-    folders = (MANIFESTS + "/", RECIPES + "/")
-    return {name for name, _ in cartridge.files() if name.startswith(folders)}
+    return {name for name, _ in cartridge.files() if is_lasting(name)}
 
 
 def _snapshots(store: Store, manifest: str) -> bytes:
@@ -292,12 +303,12 @@ def _recipe_size(run: Run, scans: list[ScanSummary], seen: int) -> int:
     return size
 
 
-def _is_there(cartridge: Cartridge, name: str, path: str, sealed: Mapping[str, str]) -> bool:
-    """Whether a file lies there whole, as it was sealed."""
-    file = cartridge.file(name)
+def _is_there(path: str, size: int, sealed: str | None, *, is_read: bool) -> bool:
+    """Whether a file that was sealed is as long as it should be, and right, if it is read."""
     try:
-        return os.path.getsize(file) == os.path.getsize(path) and file_digest(file) == sealed[name]
-    except (OSError, KeyError):
+        is_long = sealed is not None and os.path.getsize(path) == size
+        return is_long and (not is_read or file_digest(path) == sealed)
+    except OSError:
         return False
 
 

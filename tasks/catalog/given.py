@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tasks.catalog.export import ARCHIVE_TABLE, MANIFESTS, manifest_name
+from tasks.catalog.export import ARCHIVE_TABLE, manifest_name
 from tasks.catalog.members import label_of
 from tasks.catalog.store import Store
 from tasks.formats.manifest import read_info
-from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
+from tasks.media.cartridge import Cartridge
+from tasks.media.layout import JOURNAL, LABEL, MANIFESTS, SUMS
 from tasks.media.readback import judged
 from tasks.model.errors import (
     CartridgeError,

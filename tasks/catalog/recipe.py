@@ -27,9 +27,9 @@ from tasks.formats.manifest import (
     words,
 )
 from tasks.media import durable
+from tasks.media.layout import RECIPES
 from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo
 
-RECIPES = "catalog/recipes"
 _UNUSED = ("ctime", "inode", "dev")
 _COLUMNS = [field.name for field in SCHEMA if field.name not in _UNUSED]
 

@@ -11,7 +11,7 @@ from tasks.catalog.members import capacity_of, row_of
 from tasks.catalog.placement import BLANK, OPEN
 from tasks.catalog.relisted import Held
 from tasks.catalog.store import DEAD, LOST, STORED
-from tasks.media.cartridge import JOURNAL
+from tasks.media.layout import JOURNAL
 from tasks.model.units import iso, snapshot_time
 from tasks.model.words import ArchiveRow, CartridgeRow, JournalLine
 

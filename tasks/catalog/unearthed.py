@@ -16,7 +16,7 @@ from tasks.catalog.found import Copy
 from tasks.catalog.given import SNAPSHOT, Given
 from tasks.formats.manifest import ROWS, SCHEMA, TableWriter, attribute_key
 from tasks.formats.members import Found, members
-from tasks.media.cartridge import JOURNAL
+from tasks.media.layout import JOURNAL
 from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import FormatDamaged
 from tasks.model.units import iso, snapshot_time

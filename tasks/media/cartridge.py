@@ -7,7 +7,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import stat
 from collections.abc import Collection, Iterator, Mapping
 
 from tasks.formats.records import (
@@ -18,22 +17,19 @@ from tasks.formats.records import (
     sums_text,
     to_json,
 )
-from tasks.media import durable
+from tasks.media import durable, layout
+from tasks.media.layout import JOURNAL, LABEL, SUMS
 from tasks.model.errors import (
     CartridgeError,
     CartridgeFailed,
     CartridgeFull,
     CartridgeWanted,
+    FormatDamaged,
     RunActive,
 )
 from tasks.model.words import FORMAT_VERSION, JournalLine, Label
 
-LABEL = "CARTRIDGE.json"
-JOURNAL = "journal.jsonl"
-SUMS = "SHA256SUMS"
-_OURS = {LABEL, JOURNAL, SUMS, "README.txt", "restore.sh"}
-# What an empty volume may hold without being anybody's: file systems and desktops put it there.
-NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
+_SUMS_DRAFT = SUMS + durable.DRAFT
 _BLOCK = 4096
 _JOURNAL_LINE = 256
 _COPY = 8 << 20
@@ -116,27 +112,17 @@ class Cartridge:
         return sealed is None or sealed == file_digest(self.file(LABEL))
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Yield (name, size in bytes) of every regular file here."""
-        for name, facts in self._files():
+        """Yield (name, size in bytes) of every regular file of the cartridge."""
+        for name, facts in layout.files(self._base):
             yield name, facts.st_size
 
     def lists(self) -> dict[str, tuple[int, int]]:
         """Return size and time of all files but the archives: name -> (bytes, nanoseconds)."""
         return {
             name: (facts.st_size, facts.st_mtime_ns)
-            for name, facts in self._files()
+            for name, facts in layout.files(self._base)
             if not name.startswith("archives/")
         }
-
-    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
-        for folder, folders, names in os.walk(self._base, onerror=_raise):
-            folders[:] = sorted(f for f in folders if f not in NOT_FOREIGN)
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # a draft that got its name meanwhile
-                    facts = os.lstat(path)
-                    if stat.S_ISREG(facts.st_mode):
-                        yield os.path.relpath(path, self._base), facts
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -161,7 +147,7 @@ class Cartridge:
 
     def is_being_sealed(self) -> bool:
         """Whether somebody puts a seal here; the draft that a killed one left is no such sign."""
-        if not os.path.lexists(self.file(SUMS + durable.DRAFT)):
+        if not self._is_half_sealed:
             return False
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -213,12 +199,14 @@ class Cartridge:
         """Remove what an interrupted write or prune of some snapshots left.
 
         These are drafts of ours, and archives of these snapshots that the journal does not name.
+        The draft of SHA256SUMS stays until the next seal, which has to know of it.
         """
         known = {line.archive for line in self.journal()}
         ours = tuple(f"archives/{snapshot}/" for snapshot in snapshots)
         with self._medium():
             for name, _size in list(self.files()):
-                if _is_draft(name) or (name.startswith(ours) and name not in known):
+                is_left = layout.is_draft(name) and name != _SUMS_DRAFT
+                if is_left or (name.startswith(ours) and name not in known):
                     os.unlink(self.file(name))
         self._used = -1
 
@@ -229,11 +217,11 @@ class Cartridge:
         return sorted(n for n in here if n.startswith("archives/") and n not in known)
 
     def used(self) -> int:
-        """Return the bytes taken, in whole blocks, directories included."""
+        """Return the bytes that the cartridge takes, in whole blocks, directories included."""
         if self._used < 0:
             with self._medium():
                 self._used = sum(rounded(size) for _, size in self.files())
-                self._used += sum(_BLOCK for _ in os.walk(self._base))
+                self._used += sum(_BLOCK for _ in layout.folders(self._base))
         return self._used
 
     def room(self, cap: int | None) -> int:
@@ -310,6 +298,7 @@ class Cartridge:
     def _drafts(self, files: Mapping[str, str | bytes], stale: set[str]) -> dict[str, str]:
         """Write files and the list of sums as drafts; return name -> draft."""
         drafts = {name: self.file(name) + durable.DRAFT for name in [*files, SUMS]}
+        made = [drafts[name] for name in drafts if not self._is_half_sealed or name != SUMS]
         try:
             for name, content in files.items():
                 durable.make_folders(os.path.dirname(drafts[name]))
@@ -318,34 +307,40 @@ class Cartridge:
             sums |= {name: file_digest(drafts[name]) for name in files}
             _put(sums_text(sums), drafts[SUMS])
         except BaseException:
-            for draft in drafts.values():
+            for draft in made:
                 durable.remove(draft)
             raise
         return drafts
 
     def write_sums(self) -> None:
-        """Write SHA256SUMS: archives as the journal has them, all else read again."""
+        """Write SHA256SUMS, where the seal that was to do it failed."""
         with self._medium():
             durable.write_whole(self.file(SUMS), sums_text(self._sums_of(set())))
 
     def _sums_of(self, but: set[str]) -> dict[str, str]:
-        """Return the sums of what is here, but for some names."""
-        sums = {line.archive: line.sha256 for line in self.journal()}
-        passed = {*sums, SUMS, *but}
-        names = [n for n, _ in self.files() if n not in passed and not _is_draft(n)]
-        return sums | {name: file_digest(self.file(name)) for name in names}
+        """Return the sums of what is here, but for some names.
 
+        Archives are what the journal says, and earlier manifests what they were when they were
+        sealed: to read them all again would take longer with every snapshot, and call that right
+        which has been damaged since.
+        """
+        archives = {line.archive: line.sha256 for line in self.journal()}
+        known = self._lasting() | archives
+        names = [n for n, _ in self.files() if layout.is_listed(n) and n not in but]
+        return archives | {n: known.get(n) or file_digest(self.file(n)) for n in names}
 
-def _raise(error: OSError) -> None:
-    """Let no folder that cannot be listed pass for an empty one."""
-    raise error
+    @property
+    def _is_half_sealed(self) -> bool:
+        """Whether a seal was cut short, so that the list of sums need not be right."""
+        return os.path.lexists(self.file(_SUMS_DRAFT))
 
-
-def _is_draft(name: str) -> bool:
-    if not name.endswith(durable.DRAFT):
-        return False
-    whole = name.removesuffix(durable.DRAFT)
-    return whole.startswith(("archives/", "catalog/")) or whole in _OURS
+    def _lasting(self) -> dict[str, str]:
+        """Return the sums of what keeps its content, {} where the list of them may be wrong."""
+        if self._is_half_sealed:
+            return {}
+        with contextlib.suppress(FormatDamaged):
+            return {n: digest for n, digest in self.sums().items() if layout.is_lasting(n)}
+        return {}
 
 
 def volume_size(path: str) -> int:

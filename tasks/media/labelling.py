@@ -7,15 +7,19 @@ import uuid
 
 from tasks.formats.records import to_json
 from tasks.media import durable
-from tasks.media.cartridge import LABEL, NOT_FOREIGN, Cartridge
+from tasks.media.cartridge import Cartridge
+from tasks.media.layout import LABEL
 from tasks.model.errors import CartridgeError, ForeignVolume, LabelledAlready, VolumeUnusable
 from tasks.model.words import FORMAT_VERSION, Label
+
+# What an empty volume may hold without being anybody's: file systems and desktops put it there.
+_NOT_FOREIGN = {"lost+found", "System Volume Information", "$RECYCLE.BIN", ".fseventsd"}
 
 
 def foreign_names(path: str) -> list[str]:
     """Return what lies on a volume that is not empty; hidden litter of desktops is not counted."""
     names = sorted(os.listdir(path))
-    return [n for n in names if n not in NOT_FOREIGN and not n.startswith(".Trash")]
+    return [n for n in names if n not in _NOT_FOREIGN and not n.startswith(".Trash")]
 
 
 def require_empty(path: str) -> None:

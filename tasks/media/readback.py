@@ -7,16 +7,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from tasks.media import durable
-from tasks.media.cartridge import JOURNAL, LABEL, SUMS, Cartridge
+from tasks.media import layout
+from tasks.media.cartridge import Cartridge
 from tasks.media.hashing import digests_on_medium
+from tasks.media.layout import JOURNAL, LABEL, SUMS
 from tasks.media.processes import beside
 from tasks.model.errors import CartridgeError
 
 # How often a cartridge is read that changes while it is read.
 _LOOKS = 3
-_LISTED = (LABEL, JOURNAL, "README.txt", "restore.sh")
-_FOLDERS = ("archives/", "catalog/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,8 @@ def _examine(
     elsewhere = {name for name in sums if name.startswith("archives/")} - journal.keys()
     if known.keys() - journal.keys() or (elsewhere and journal.keys() - sums.keys()):
         broken.add(JOURNAL)  # it lacks one, or has one under another name
-    if _is_cut(cartridge, journal, sums) or not all(map(_is_ours, sums)):
+    # A flipped bit makes a name another's.
+    if _is_cut(cartridge, journal, sums) or not all(map(layout.is_listed, sums)):
         broken.add(SUMS)
     expected = {**judged(journal, sums), **journal, **known}
     expected = {name: digest for name, digest in expected.items() if name not in broken}
@@ -105,22 +105,18 @@ def _listed(broken: set[str], name: str, read: Callable[[], dict[str, str]]) -> 
         return {}
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a seal lists a file of this name; a flipped bit makes it another's."""
-    return name in _LISTED or name.startswith(_FOLDERS)
-
-
 def _is_cut(cartridge: Cartridge, journal: Mapping[str, str], sums: Mapping[str, str]) -> bool:
     """Whether SHA256SUMS lacks what every seal puts there.
 
     A run that is not finished leaves its own archives, the newest, out of it; nothing else.
     """
-    ours = {n for n, _ in cartridge.files() if n in _LISTED or n.startswith("catalog/")}
+    listed = filter(layout.is_listed, (name for name, _ in cartridge.files()))
+    ours = {name for name in listed if not name.startswith("archives/")}
     if not any(name.startswith("catalog/") for name in ours):
         return False  # it was never sealed
     missing = journal.keys() - sums.keys()
     if not missing:
-        return not {n for n in ours if not n.endswith(durable.DRAFT)} <= sums.keys()
+        return not ours <= sums.keys()
     newest = max(name.split("/")[1] for name in journal)
     return not sums.keys() >= {LABEL, JOURNAL} or any(n.split("/")[1] != newest for n in missing)
 

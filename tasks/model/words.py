@@ -241,6 +241,8 @@ class WriteReceipt:
     # Archives on it that were read back while its catalog was put together, and when each was
     # written to last, in nanoseconds since 1970. Receipts of earlier versions do not tell.
     already_read: dict[str, int] = field(default_factory=dict)
+    # Earlier manifests and recipes that it got anew; None in receipts of earlier versions.
+    regained: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

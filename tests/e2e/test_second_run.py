@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.media.cartridge import file_digest
 from tests.conftest import Home, MakeCartridges
 from tests.helpers.compare import assert_same_tree, bytes_on
 from tests.helpers.damage import flip_a_bit
@@ -155,3 +156,34 @@ def test_a_bit_that_flipped_in_an_older_catalog_is_put_right(home: Home, kind: s
     program.backup("home")
     assert older.read_bytes() == whole
     check_cartridge(cartridge)
+
+
+def test_a_seal_does_not_read_all_older_catalogs_and_takes_none_for_right(home: Home) -> None:
+    """To read them would take longer with every snapshot. Who verifies finds the damage."""
+    program, source, cartridge = home
+    [older] = program.snapshots("home")
+    name = f"catalog/recipes/{older}.tar.lz4"
+    (source / "second").write_text("new")
+    program.backup("home")
+    enlarge(cartridge, name, program.catalog("home").parent / name)
+    whole = (cartridge / name).read_bytes()
+    flip_a_bit(cartridge / name, random.Random(7))
+    (source / "third").write_text("new")
+    assert program.backup("home")["status"] == "complete"
+    verified = program.json("verify", "home", code=5)
+    assert verified["cartridges"][0]["damaged"] == [name]
+    (source / "fourth").write_text("new")
+    program.backup("home")
+    assert (cartridge / name).read_bytes() == whole
+    check_cartridge(cartridge)
+    assert program.json("verify", "home")["cartridges"][0]["damaged"] == []
+
+
+def enlarge(cartridge: Path, name: str, original: Path) -> None:
+    """Have a file on a cartridge, with its original, be larger than what is read at a seal."""
+    before = file_digest(original)
+    with original.open("ab") as file:
+        file.truncate(70 * MIB)
+    shutil.copyfile(original, cartridge / name)
+    sums = cartridge / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace(before, file_digest(original)))

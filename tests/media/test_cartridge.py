@@ -145,7 +145,6 @@ def test_tidying_removes_what_an_interrupted_write_left(cartridge: Cartridge) ->
     before = files(cartridge)
     (folder / "00000002.tar.lz4").write_bytes(b"never journalled")
     (folder / "00000003.tar.lz4.tmp").write_bytes(b"half")
-    Path(cartridge.file("SHA256SUMS.tmp")).write_bytes(b"half")
     cartridge.tidy([SNAPSHOT])
     assert files(cartridge) == before
     assert cartridge.journal() == [placed]
@@ -245,13 +244,27 @@ def test_the_sums_of_archives_are_those_of_the_journal(cartridge: Cartridge) -> 
     assert verdict.damaged == [placed.archive]
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"two\nlines"])
-def test_odd_names_on_a_cartridge_do_not_keep_it_from_being_sealed(
-    cartridge: Cartridge, name: bytes
-) -> None:
-    Path(os.fsdecode(os.path.join(os.fsencode(cartridge.path), name))).write_bytes(b"foreign")
-    cartridge.write_sums()
-    assert "CARTRIDGE.json" in cartridge.sums()
+def test_the_sum_of_an_earlier_manifest_stays_what_it_was(cartridge: Cartridge) -> None:
+    manifest = cartridge.file("catalog/manifests/20260101T000000Z.parquet")
+    cartridge.seal({"catalog/manifests/20260101T000000Z.parquet": b"good"}, set())
+    Path(manifest).write_bytes(b"evil")
+    cartridge.seal({"README.txt": b"new"}, set())
+    verdict = read_back(cartridge, expected_sums(cartridge), lambda count: None)
+    assert verdict.damaged == ["catalog/manifests/20260101T000000Z.parquet"]
+
+
+def test_where_a_seal_was_cut_short_all_sums_are_made_anew(cartridge: Cartridge) -> None:
+    """It may have put another recipe there, and not its sum."""
+    name = "catalog/recipes/20260101T000000Z.tar.lz4"
+    cartridge.seal({name: b"old"}, set())
+    Path(cartridge.file(name)).write_bytes(b"made again")
+    Path(cartridge.file("SHA256SUMS.tmp")).write_bytes(b"half")
+    cartridge.tidy([SNAPSHOT])
+    with pytest.raises(FileNotFoundError):
+        cartridge.seal({"README.txt": "/not/there"}, set())
+    cartridge.seal({"README.txt": b"new"}, set())
+    sha256sum(cartridge)
+    assert "SHA256SUMS.tmp" not in files(cartridge)
 
 
 def test_dropping_archives_frees_their_room(cartridge: Cartridge) -> None:
