@@ -40,7 +40,7 @@ def cartridges(
                 format_size(one.row.used),
                 format_size(one.row.capacity) if one.row.capacity else "",
                 one.archives,
-                one.row.verified or "never",
+                one.row.verified or "no",
                 one.path or "not here",
             )
             for one in found

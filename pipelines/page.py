@@ -105,7 +105,7 @@ def _cartridges(shelf: Sequence[Shelved]) -> str:
             f"<td>{_bar(row.used, row.capacity or row.used, is_bad=is_bad)}</td>",
             _cell(f"{format_size(row.used)}{size}"),
             _cell(one.archives, "number"),
-            _cell(row.verified or "never", "" if row.verified else "bad"),
+            _cell(row.verified or "no", "" if row.verified else "bad"),
             _cell(row.state, "bad" if is_bad else ""),
             _cell(one.path or f"not here, last at {row.location}", "" if one.path else "away"),
         ]

@@ -80,7 +80,7 @@ def test_it_says_how_full_cartridges_are_and_where(spread: Program, tmp_path: Pa
     assert [row[0] for row in rows] == [one["label"] for one in known]
     for row, one in zip(rows, known, strict=True):
         assert row[2].endswith("of 3.0 MB")
-        assert row[3:6] == [str(one["archives"]), one["verified"] or "never", one["state"]]
+        assert row[3:6] == [str(one["archives"]), one["verified"] or "no", one["state"]]
         assert row[6] == one["location"]
 
 
