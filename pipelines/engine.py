@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import FrameType
@@ -25,7 +25,7 @@ from luigi import configuration, rpc, scheduler, worker
 from pipelines import luigid
 from pipelines.report import complain
 from tasks._base import Here, Stage
-from tasks.catalog import participants
+from tasks.catalog import participants, placement
 from tasks.catalog.runs import Run
 from tasks.catalog.setback import settle
 from tasks.model.errors import (
@@ -124,7 +124,8 @@ def _make_good(run: Run, errors: list[CartridgeError]) -> None:
 
     Raises the most telling of the errors where none is of that kind.
     """
-    mended = [e for e in errors if isinstance(e, CartridgeFailed | DamageFound | PackAgain)]
+    given_up = {r.label for r in run.store.cartridges() if r.state in placement.GIVEN_UP}
+    mended = [e for e in errors if _is_mended(e, given_up)]
     if not mended:
         raise errors[0]
     settle(run)
@@ -132,6 +133,13 @@ def _make_good(run: Run, errors: list[CartridgeError]) -> None:
         complain(f"{error} What it was to hold goes to another cartridge.")
     shutil.rmtree(run.errors)
     os.makedirs(run.errors)
+
+
+def _is_mended(error: CartridgeError, given_up: Set[str]) -> bool:
+    """Whether it is no use to stop: what failed has been set aside, or comes again."""
+    if isinstance(error, CartridgeFailed):
+        return error.facts["label"] in given_up
+    return isinstance(error, DamageFound | PackAgain)
 
 
 def _build(last: Stage, run: Run, crew: Crew, stop: _Interruptions) -> None:

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.label import label_volume, readable_size
+from pipelines.label import readable_size
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, profile_path
+from tasks.catalog import members
+from tasks.catalog.runs import Place
 from tasks.media import durable
 from tasks.media.labelling import require_empty
 from tasks.model.errors import ProfileExists, UsageError, VolumeUnusable
@@ -73,12 +75,14 @@ def init(
         size = readable_size(capacity)
         volumes = [os.path.abspath(os.path.expanduser(volume)) for volume in cartridge or []]
         text = profile_text(name, source, volumes, size, set_name or name)
-        profile = parse_profile(name, text, path)
+        joined = parse_profile(name, text, path).cartridges.set
         made = [volume for volume in volumes if make_volume(volume)]
         for volume in volumes:
             require_empty(volume)  # all of them, before one is labelled
+        store = Place(folder, name).store
         rows = [
-            label_volume(folder, name, profile.cartridges.set, volume, size) for volume in volumes
+            members.label(store, volume, set_name=joined, profile=name, capacity=size)
+            for volume in volumes
         ]
         durable.make_folders(os.path.dirname(path))
         durable.write_whole(path, text.encode())

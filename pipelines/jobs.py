@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 
 from pipelines.init import make_volume, profile_text, quoted
-from pipelines.label import label_volume
 from pipelines.workspace import load_profile, profile_path, profiles
+from tasks.catalog import members
 from tasks.catalog.runs import Place
 from tasks.media import durable, locks
 from tasks.media.layout import LABEL
@@ -126,4 +126,5 @@ def _label(workspace: str, name: str, volume: str) -> None:
         return
     if not os.path.exists(os.path.join(volume, LABEL)):
         make_volume(volume)
-        label_volume(workspace, name, name, volume, None)
+        store = Place(workspace, name).store
+        members.label(store, volume, set_name=name, profile=name, capacity=None)

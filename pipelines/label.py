@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,14 +11,10 @@ from pipelines.cli import Debug, Json, Workspace, app, finish
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, load_profile, profiles
 from tasks.catalog import members
-from tasks.catalog.placement import next_serial
 from tasks.catalog.runs import Place
-from tasks.media.cartridge import Cartridge
-from tasks.media.labelling import write_label
 from tasks.model.errors import ProfileInvalid, UsageError, VolumeUnusable
 from tasks.model.profile import NAME
-from tasks.model.units import iso, parse_size
-from tasks.model.words import CartridgeRow
+from tasks.model.units import parse_size
 
 
 @app.command(epilog="Example: cartridge label /media/me/disk2 --set home")
@@ -44,7 +39,8 @@ def label(
         if not os.path.isdir(path):
             raise VolumeUnusable(path=path, reason="there is no such folder")
         profile = profile_of_set(folder, set_name)
-        row = label_volume(folder, profile, set_name, path, readable_size(capacity))
+        store, size = Place(folder, profile).store, readable_size(capacity)
+        row = members.label(store, path, set_name=set_name, profile=profile, capacity=size)
         facts = {"serial": row.serial, "label": row.label, "uuid": row.uuid, "path": path}
         voice.result(facts, [f"Labelled {path} as cartridge {row.label}."])
 
@@ -73,23 +69,3 @@ def profile_of_set(workspace: str, set_name: str) -> str:
         except ProfileInvalid:
             continue  # another profile's mistakes do not concern this set
     return set_name
-
-
-def label_volume(
-    workspace: str, profile: str, set_name: str, path: str, capacity: int | None
-) -> CartridgeRow:
-    """Label a volume and enter it in the catalog; ForeignVolume where it is not empty."""
-    store = Place(workspace, profile).store
-    store.create()
-    written = write_label(
-        path,
-        set_name=set_name,
-        serial=next_serial(store.cartridges()),
-        profile=profile,
-        capacity=capacity,
-        created=iso(datetime.now(UTC)),
-    )
-    measured = members.capacity_of(Cartridge(path, written), capacity)
-    row = members.row_of(written, path, measured)
-    store.update_cartridges(lambda rows: [*rows, row])
-    return row

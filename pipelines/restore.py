@@ -165,9 +165,10 @@ def _trouble(result: Restored, dest: str, loader: Loader) -> CartridgeError | No
 def _lines(snapshot: str, dest: str, result: Restored, seconds: float) -> Iterator[str]:
     """Say what was done, and list file by file what was not."""
     there = f"{result.present} files, {format_size(result.present_bytes)}, were there already; "
+    end = "what is damaged was left out" if result.damaged else "every checksum is right"
     yield (
         f"Restored {result.files} files, {format_size(result.bytes)}, of snapshot {snapshot} to "
-        f"{dest} in {seconds:.1f} s; {there if result.present else ''}every checksum is right."
+        f"{dest} in {seconds:.1f} s; {there if result.present else ''}{end}."
     )
     if result.not_kept:
         counts = [f"{kind} of {len(paths)}" for kind, paths in sorted(result.not_kept.items())]

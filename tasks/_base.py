@@ -109,7 +109,7 @@ class Stage(luigi.Task):
             self.record(StageFailed.from_error(self.task_family, error))
             raise
 
-    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+    def _undisturbed(self) -> contextlib.AbstractContextManager[object]:
         """Keep others from the same stage: a scheduler may take one for dead that only slept."""
         return locks.exclusive(self.run_folder.path("locks", self.task_id))
 

@@ -187,8 +187,8 @@ def _refresh(run: Run, receipt: WriteReceipt) -> None:
         cartridge = Cartridge.open(receipt.path)
         if cartridge.label.uuid != receipt.uuid:
             return
-        guards.check(cartridge, run)
         with cartridge.writing():
+            guards.check(cartridge, run)
             export.refresh(cartridge, run.store, run.request.profile.cartridges.capacity)
         run.store.alter_cartridge(receipt.uuid, used=cartridge.used())
     except CartridgeFailed:

@@ -121,7 +121,7 @@ def sweep(request: Request, store: Store) -> int:
     shelf = members.survey(request, store)
     freed = 0
     for row in store.cartridges():
-        if row.state in (placement.SUSPECT, placement.LOST):
+        if row.state in placement.GIVEN_UP:
             continue
         try:
             cartridge = shelf.find(row.uuid)
@@ -141,8 +141,8 @@ def _has_work(cartridge: Cartridge, row: CartridgeRow, store: Store) -> bool:
 
 def _sweep_one(cartridge: Cartridge, row: CartridgeRow, store: Store, request: Request) -> int:
     dead = {a.archive for a in store.archives() if a.state == DEAD and a.cartridge == row.serial}
-    guards.check_known(cartridge, store)
     with cartridge.writing():
+        guards.check_known(cartridge, store)
         freed = cartridge.drop(dead)
         cartridge.tidy({name.split("/")[1] for name in dead})
         export.refresh(cartridge, store, request.profile.cartridges.capacity)

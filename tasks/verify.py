@@ -10,6 +10,7 @@ import luigi
 
 from tasks._base import Stage
 from tasks.catalog import members, placement
+from tasks.catalog.chosen import distrusting
 from tasks.catalog.export import manifest_name
 from tasks.catalog.progress import ignore
 from tasks.catalog.recipe import recipe_name
@@ -63,15 +64,17 @@ def verify_session(
 
     `expect` is told how many bytes there are, `seen` each piece that was read.
 
-    Raises DamageFound where a byte is not as it was written, CartridgeWanted where it is gone.
+    Raises DamageFound where a byte is not as it was written, CartridgeFailed where it cannot be
+    read, CartridgeWanted where it is gone.
     """
     cartridge = members.survey(run.request, run.store).find(receipt.uuid)
     if cartridge is None:
         label = f"{run.request.profile.cartridges.set} {receipt.serial}"
         raise CartridgeWanted(label=label, reason=f"it was at {receipt.path} and is to be verified")
-    sums = _to_read(run, cartridge, receipt)
-    expect(sum(size for name, size in cartridge.files() if name in sums))
-    verdict = read_back(cartridge, sums, seen)
+    with distrusting(run, cartridge):
+        sums = _to_read(run, cartridge, receipt)
+        expect(sum(size for name, size in cartridge.files() if name in sums))
+        verdict = read_back(cartridge, sums, seen)
     if verdict.damaged:
         if members.survey(run.request, run.store).find(receipt.uuid) is None:
             raise CartridgeWanted(label=cartridge.label.title, reason="it was taken away")

@@ -15,7 +15,7 @@ from tasks.catalog.progress import Meter
 from tasks.catalog.rereading import to_be_read
 from tasks.catalog.runs import Run, receipt_name
 from tasks.catalog.setback import take_back, taken_back
-from tasks.catalog.transfer import Transfer, distrusting
+from tasks.catalog.transfer import Transfer
 from tasks.diff import summaries
 from tasks.formats.archive import SUFFIX
 from tasks.media.cartridge import Cartridge
@@ -63,13 +63,14 @@ def write(run: Run, sequence: int, meter: Callable[[int, str, str], Meter]) -> W
     chosen.begin(run, first)
     with contextlib.ExitStack() as stack:
         for cartridge in cartridges:
-            with distrusting(run, cartridge):
+            with chosen.distrusting(run, cartridge):
                 stack.enter_context(cartridge.writing())
+                guards.check(cartridge, run)  # again: another may have written it until now
                 cartridge.tidy([run.snapshot])
                 guards.reconcile(cartridge, run)
                 cartridge.used()
         sealed = _Sealed(is_complete=_fill(run, cartridges, meter))
-        with distrusting(run, first):
+        with chosen.distrusting(run, first):
             if sealed.is_complete or _has_archives(run, first):  # placed now, or before a kill
                 sealed = _seal(run, first, complete=sealed.is_complete)
     return _receipt(run, sequence, first, sealed)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from tasks.catalog import guards, members, placement
 from tasks.catalog.runs import Run, receipt_name
 from tasks.media.cartridge import Cartridge
-from tasks.media.labelling import write_label
 from tasks.media.shelf import Shelf
-from tasks.model.errors import CartridgeWanted, WrongCartridge
+from tasks.model.errors import CartridgeError, CartridgeFailed, CartridgeWanted
 from tasks.model.units import iso
 from tasks.model.words import CartridgeRow, WriteReceipt
 
-_GIVEN_UP = (placement.SUSPECT, placement.LOST)
+
+@contextlib.contextmanager
+def distrusting(run: Run, cartridge: Cartridge) -> Iterator[None]:
+    """Set a cartridge aside where it fails while the block runs."""
+    try:
+        yield
+    except CartridgeFailed:
+        run.store.alter_cartridge(cartridge.label.uuid, state=placement.SUSPECT)
+        raise
 
 
 def unsealed(run: Run) -> set[int]:
     """Return the serials of cartridges that a run has begun and has to seal."""
     begun = Counter(run.begun()) - Counter(receipt.serial for receipt in run.receipts())
-    given_up = {row.serial for row in run.store.cartridges() if row.state in _GIVEN_UP}
+    given_up = {row.serial for row in run.store.cartridges() if row.state in placement.GIVEN_UP}
     return {*begun} - given_up
 
 
@@ -56,7 +65,7 @@ def to_be_written(run: Run) -> list[Cartridge]:
     """Find the cartridge to be written, and those that may be written beside it.
 
     A blank volume is labelled where the profile says so. Raises CartridgeWanted where the first is
-    not there, WrongCartridge where it must not be written.
+    not there, WrongCartridge where it must not be written, CartridgeFailed where it cannot be read.
     """
     row, shelf = _choice(run)
     first = shelf.find(row.uuid) if row is not None else None
@@ -64,7 +73,8 @@ def to_be_written(run: Run) -> list[Cartridge]:
         first = _label_blank(run, shelf) if _takes_blank(row) else None
         if first is None:
             raise _wanted(run, row, shelf)
-    guards.check(first, run)
+    with distrusting(run, first):
+        guards.check(first, run)
     return [first, *_beside(run, shelf, first)]
 
 
@@ -105,21 +115,22 @@ def _beside(run: Run, shelf: Shelf, first: Cartridge) -> list[Cartridge]:
     with_room = (placement.OPEN, placement.BLANK) if is_open else ()
     rows = [r for r in run.store.cartridges() if r.serial in begun or r.state in with_room]
     rows.sort(key=lambda row: (row.serial not in begun, row.state == placement.BLANK, row.serial))
-    there = (shelf.find(row.uuid) for row in rows)
-    usable = (c for c in there if c is not None and c.path != first.path and _fits(run, c))
-    found = list(itertools.islice(usable, wanted))
+    usable = (_usable(run, shelf, row) for row in rows if row.uuid != first.label.uuid)
+    found = list(itertools.islice((c for c in usable if c is not None), wanted))
     while is_open and len(found) < wanted and (fresh := _label_blank(run, shelf)):
         found.append(fresh)
     return found
 
 
-def _fits(run: Run, cartridge: Cartridge) -> bool:
-    """Whether a cartridge may be written; why it may not is said when its turn comes."""
+def _usable(run: Run, shelf: Shelf, row: CartridgeRow) -> Cartridge | None:
+    """Return a cartridge that may be written; why it may not is said when its turn comes."""
     try:
-        guards.check(cartridge, run)
-    except WrongCartridge:
-        return False
-    return True
+        cartridge = shelf.find(row.uuid)
+        if cartridge is not None:
+            guards.check(cartridge, run)
+    except CartridgeError:
+        return None
+    return cartridge
 
 
 def _takes_blank(row: CartridgeRow | None) -> bool:
@@ -146,21 +157,10 @@ def _label_blank(run: Run, shelf: Shelf) -> Cartridge | None:
     blank = _blank(run, shelf)
     if not blank:
         return None
-    request, path = run.request, blank[0]
-    cartridges = request.profile.cartridges
-    label = write_label(
-        path,
-        set_name=cartridges.set,
-        serial=placement.next_serial(run.store.cartridges()),
-        profile=request.profile_name,
-        capacity=cartridges.capacity,
-        created=iso(datetime.now(UTC)),
-    )
-    cartridge = Cartridge(path, label)
-    capacity = members.capacity_of(cartridge, cartridges.capacity)
-    row = members.row_of(label, path, capacity)
-    run.store.update_cartridges(lambda rows: [*rows, row])
-    return cartridge
+    profile, cap = run.request.profile_name, run.request.profile.cartridges.capacity
+    set_name = run.request.profile.cartridges.set
+    row = members.label(run.store, blank[0], set_name=set_name, profile=profile, capacity=cap)
+    return Cartridge.open(row.location)
 
 
 def _wanted(run: Run, row: CartridgeRow | None, shelf: Shelf) -> CartridgeWanted:

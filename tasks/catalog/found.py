@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog import export
-from tasks.catalog.given import SNAPSHOT, Given
+from tasks.catalog.given import Given
 from tasks.catalog.progress import ignore
 from tasks.catalog.store import read_rows
 from tasks.formats.manifest import SCHEMA, batches, open_table, read_info, words
@@ -22,7 +22,7 @@ from tasks.media.untrusted import copy_out
 from tasks.model.errors import FormatDamaged, ProfileInvalid
 from tasks.model.profile import Profile, parse_profile
 from tasks.model.profile_text import sections_left_out
-from tasks.model.words import ArchiveRow, CartridgeRow, SnapshotInfo, SnapshotList
+from tasks.model.words import SNAPSHOT, ArchiveRow, CartridgeRow, SnapshotInfo, SnapshotList
 
 Content = TypeVar("Content")
 

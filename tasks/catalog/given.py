@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,9 +24,8 @@ from tasks.model.errors import (
     WrongCartridge,
 )
 from tasks.model.profile import NAME
-from tasks.model.words import JournalLine, Label, SnapshotInfo
+from tasks.model.words import SNAPSHOT, JournalLine, Label, SnapshotInfo
 
-SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 Lists = TypeVar("Lists", list[JournalLine], dict[str, str])
 
 

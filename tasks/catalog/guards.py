@@ -13,9 +13,10 @@ from tasks.catalog.store import STORED, Store
 from tasks.formats.archive import SUFFIX
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
+from tasks.media.layout import MANIFESTS
 from tasks.media.shelf import belongs
 from tasks.model.errors import WrongCartridge
-from tasks.model.words import ArchiveRow
+from tasks.model.words import SNAPSHOT, ArchiveRow
 
 
 def check(cartridge: Cartridge, run: Run) -> None:
@@ -29,6 +30,7 @@ def check(cartridge: Cartridge, run: Run) -> None:
     around = source_around(cartridge.path, request)
     if around is not None:
         raise _refused(cartridge, f"it lies inside the source '{around}'")
+    _check_snapshots(cartridge, run.store, run.snapshot)
     _check_history(cartridge, run)
 
 
@@ -38,6 +40,7 @@ def check_known(cartridge: Cartridge, store: Store) -> None:
     The catalog may be older than the cartridge, or the cartridge's journal damaged.
     """
     _check_writable(cartridge)
+    _check_snapshots(cartridge, store, None)
     rows = [row for row in store.archives() if row.cartridge == cartridge.label.serial]
     _check_stored(cartridge, rows)
     known, forgotten = {row.archive for row in rows}, {*store.absent().forgotten}
@@ -76,6 +79,19 @@ def _check_history(cartridge: Cartridge, run: Run) -> None:
     for line in unknown:
         if written.get(line.archive, "") not in (line.sha256, None):
             raise _refused(cartridge, f"{line.archive} was written by another workspace")
+
+
+def _check_snapshots(cartridge: Cartridge, store: Store, current: str | None) -> None:
+    """All snapshots whose manifests lie here have to be known.
+
+    Another workspace may have made one that stored nothing, and needs what this one would remove.
+    """
+    known = {*store.snapshots(), *store.absent().forgotten, *store.unknown(), current}
+    for name, _ in cartridge.files():
+        folder, _, snapshot = name.removesuffix(".parquet").rpartition("/")
+        if folder == MANIFESTS and SNAPSHOT.fullmatch(snapshot) and snapshot not in known:
+            reason = f"it has a manifest of snapshot {snapshot}, which this workspace does not know"
+            raise _refused(cartridge, reason)
 
 
 def _check_stored(cartridge: Cartridge, rows: Iterable[ArchiveRow]) -> None:

@@ -27,12 +27,22 @@ def joined(run: Run, name: str) -> Iterator[None]:
     """
     path = _path(run, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with locks.exclusive(path):
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(locks.exclusive(path))
+        while not _is_file(fd, path):  # somebody found it before it was locked, and removed it
+            fd = stack.enter_context(locks.exclusive(path))
         try:
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):  # the run is over and its folder gone
                 os.unlink(path)
+
+
+def _is_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def others(run: Run, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from tasks.model.words import CartridgeRow
 BLANK, OPEN, FULL = "blank", "open", "full"
 # Not written any more: one that failed, and one that will not come back.
 SUSPECT, LOST = "suspect", "lost"
+GIVEN_UP = (SUSPECT, LOST)
 
 
 def next_cartridge(
@@ -37,7 +38,7 @@ def next_cartridge(
 
 def trusted_archives(store: Store) -> set[str]:
     """Return the archives that lie on cartridges which neither failed nor are lost."""
-    given_up = {row.serial for row in store.cartridges() if row.state in (SUSPECT, LOST)}
+    given_up = {row.serial for row in store.cartridges() if row.state in GIVEN_UP}
     return {
         a.archive for a in store.archives() if a.state == STORED and a.cartridge not in given_up
     }

@@ -6,14 +6,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from tasks.catalog.given import SNAPSHOT, Given
+from tasks.catalog.given import Given
 from tasks.catalog.members import capacity_of, row_of
 from tasks.catalog.placement import BLANK, OPEN
 from tasks.catalog.relisted import Held
 from tasks.catalog.store import DEAD, LOST, STORED
 from tasks.media.layout import JOURNAL
 from tasks.model.units import iso, snapshot_time
-from tasks.model.words import ArchiveRow, CartridgeRow, JournalLine
+from tasks.model.words import SNAPSHOT, ArchiveRow, CartridgeRow, JournalLine
 
 
 def cartridge_rows(

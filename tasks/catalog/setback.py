@@ -26,11 +26,7 @@ def settle(run: Run) -> list[str]:
 
     It may be done again at any time: what a killed one has left, the next finishes.
     """
-    distrusted = {
-        row.serial
-        for row in run.store.cartridges()
-        if row.state in (placement.SUSPECT, placement.LOST)
-    }
+    distrusted = {row.serial for row in run.store.cartridges() if row.state in placement.GIVEN_UP}
     with locks.exclusive(run.path("locks", "settle")):
         placed = run.placed()
         gone = {*taken_back(run)}  # of which a killed one has not forgotten where they lie

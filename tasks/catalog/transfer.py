@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from tasks.catalog import chosen, export, placement
+from tasks.catalog import chosen, export
 from tasks.catalog.progress import Meter
 from tasks.catalog.runs import Run
 from tasks.catalog.setback import take_back
 from tasks.media import durable
 from tasks.media.cartridge import Cartridge
-from tasks.model.errors import CartridgeFailed, CartridgeFull, FormatDamaged, Interrupted
+from tasks.model.errors import CartridgeFull, FormatDamaged, Interrupted
 from tasks.model.words import ArchivesPlan, JournalLine, PackedArchive, ScanSummary
 
 _PAUSE = 0.05
-
-
-@contextlib.contextmanager
-def distrusting(run: Run, cartridge: Cartridge) -> Iterator[None]:
-    """Set a cartridge aside where it fails while the block runs."""
-    try:
-        yield
-    except CartridgeFailed:
-        run.store.alter_cartridge(cartridge.label.uuid, state=placement.SUSPECT)
-        raise
 
 
 @dataclass(slots=True)
@@ -78,7 +67,7 @@ class Transfer:
     def _fill(self, cartridge: Cartridge) -> None:
         """Write one cartridge; its first archive begins it."""
         try:
-            with distrusting(self.run, cartridge):
+            with chosen.distrusting(self.run, cartridge):
                 room = cartridge.room(self._cap) - self._reserve(cartridge)
                 while room >= 0 and (packed := self._next(cartridge, room)) is not None:
                     if not self._place(packed, cartridge):

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from tasks.catalog.export import manifest_name
 from tasks.catalog.found import Copy
-from tasks.catalog.given import SNAPSHOT, Given
+from tasks.catalog.given import Given
 from tasks.formats.manifest import ROWS, SCHEMA, TableWriter, attribute_key
 from tasks.formats.members import Found, members
 from tasks.media.layout import JOURNAL
 from tasks.media.untrusted import open_untrusted
 from tasks.model.errors import FormatDamaged
 from tasks.model.units import iso, snapshot_time
-from tasks.model.words import SnapshotInfo
+from tasks.model.words import SNAPSHOT, SnapshotInfo
 
 _PART = re.compile(rb"(.+)\.cartridge-parts/([0-9]{15})", re.DOTALL)
 _MANY = 1 << 13

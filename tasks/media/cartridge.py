@@ -113,16 +113,18 @@ class Cartridge:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield (name, size in bytes) of every regular file of the cartridge."""
-        for name, facts in layout.files(self._base):
-            yield name, facts.st_size
+        with self._medium():
+            for name, facts in layout.files(self._base):
+                yield name, facts.st_size
 
     def lists(self) -> dict[str, tuple[int, int]]:
         """Return size and time of all files but the archives: name -> (bytes, nanoseconds)."""
-        return {
-            name: (facts.st_size, facts.st_mtime_ns)
-            for name, facts in layout.files(self._base)
-            if not name.startswith("archives/")
-        }
+        with self._medium():
+            return {
+                name: (facts.st_size, facts.st_mtime_ns)
+                for name, facts in layout.files(self._base)
+                if not name.startswith("archives/")
+            }
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 
 from tasks.formats.records import to_json
 from tasks.media import durable
@@ -44,6 +47,17 @@ def _title(path: str) -> str:
         return "(its label cannot be read)"
 
 
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keep others from labelling the volume meanwhile; what writes a cartridge locks it so too."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def write_label(
     path: str,
     *,
@@ -57,7 +71,6 @@ def write_label(
 
     Raises what `require_empty` does, and VolumeUnusable where it cannot be written.
     """
-    require_empty(path)
     label = Label(
         format_version=FORMAT_VERSION,
         set=set_name,
@@ -70,7 +83,9 @@ def write_label(
         encryption="none",
     )
     try:
-        durable.write_whole(os.path.join(path, LABEL), to_json(label, indent=2))
+        with _alone(path):
+            require_empty(path)
+            durable.write_whole(os.path.join(path, LABEL), to_json(label, indent=2))
     except OSError as error:
         raise VolumeUnusable(path=path, reason=error.strerror) from error
     return label

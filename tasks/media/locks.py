@@ -15,12 +15,12 @@ _PATIENCE = 3.0
 
 
 @contextlib.contextmanager
-def exclusive(path: str) -> Iterator[None]:
-    """Hold a lock file, waiting for it as long as it takes."""
+def exclusive(path: str) -> Iterator[int]:
+    """Hold a lock file, waiting for it as long as it takes; yields its descriptor."""
     fd = _open(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)
 

@@ -32,10 +32,9 @@ class Shelf:
         """
         found = [c for c in self.cartridges if c.label.uuid == uuid]
         if len(found) > 1:
-            places = " and ".join(c.path for c in found)
-            raise WrongCartridge(
-                path=places, label=found[0].label.title, reason="two volumes have the same UUID"
-            )
+            first, *others = (c.path for c in found)
+            reason = f"so does {', '.join(others)}, with the same UUID: one is a copy of the other"
+            raise WrongCartridge(path=first, label=found[0].label.title, reason=reason)
         return found[0] if found else None
 
     def instead_of(self, location: str) -> str:

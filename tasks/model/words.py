@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 FORMAT_VERSION = 1
+# The id of a snapshot: when it began, in UTC.
+SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

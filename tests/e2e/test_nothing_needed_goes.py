@@ -55,6 +55,27 @@ def killed_at(program: Program, place: str, *args: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
+def overtaken(program: Program, *args: str) -> int:
+    """Run a command that another workspace overtakes just before it has a cartridge for itself."""
+    code = (
+        "import contextlib, pathlib, sys\n"
+        "from tasks.media.cartridge import Cartridge\n"
+        "writing = Cartridge.writing\n"
+        "@contextlib.contextmanager\n"
+        "def late(self):\n"
+        "    with writing(self):\n"
+        "        theirs = 'catalog/manifests/20300101T000000Z.parquet'\n"
+        "        pathlib.Path(self.path, theirs).write_bytes(b'theirs')\n"
+        "        yield\n"
+        "Cartridge.writing = late\n"
+        f"sys.argv = {['cartridge', *args]!r}\n"
+        "from pipelines.__main__ import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", code]
+    place = {"env": program.env, "cwd": program.workspace}
+    return subprocess.run(command, **place, check=False, capture_output=True).returncode
+
+
 @pytest.fixture
 def spread(program: Program, source: Path, cartridges: MakeCartridges) -> tuple[list[Path], str]:
     """Two cartridges, swapped in one drive: the second snapshot has photos on both."""
@@ -319,3 +340,20 @@ def test_a_hard_link_is_no_file_that_could_not_be_read_again(
     os.link(source / "000.bin", source / "link.bin")
     as_nobody.backup("home")
     assert any(path.endswith("link.bin") for path in as_nobody.listed("home"))
+
+
+@pytest.mark.parametrize(("command", "code"), [("prune", 0), ("backup", 1)])
+def test_a_cartridge_that_another_has_just_written_is_not_written(
+    home: Home, command: str, code: int
+) -> None:
+    """It is looked at again, once nobody else can write it."""
+    program, source, cartridge = home
+    shutil.rmtree(source)
+    source.mkdir()
+    (source / "other").write_text("other")
+    program.backup("home", "--allow-shrink")
+    forget_all_but_the_newest(program)
+    (source / "new").write_text("new")
+    before = Medium(path=cartridge).journal
+    assert overtaken(program, command, "home") == code
+    assert Medium(path=cartridge).journal == before

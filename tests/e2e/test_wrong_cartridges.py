@@ -237,3 +237,26 @@ def test_a_disk_that_is_pulled_before_it_is_written_leaves_nothing_in_its_mount_
     with pytest.raises(CartridgeWanted, match="home 1"), cartridge.writing():
         raise AssertionError("it may be written")
     assert os.listdir(shelf.cartridge) == []
+
+
+def test_what_another_workspace_needs_is_not_removed_though_it_stored_nothing(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """Its snapshot of changed metadata refers to archives that this one would prune."""
+    program, other = shelf.program, tmp_path / "other"
+    for new in shelf.source.glob("*.bin"):
+        new.unlink()
+    program.run("recover", shelf.cartridge, "--workspace", other)
+    for file in shelf.source.iterdir():
+        file.chmod(0o600)
+    expected = snapshot_of(shelf.source)
+    theirs = program.json("backup", "home", "--workspace", other)
+    assert (theirs["status"], theirs["archives"]) == ("complete", 0)
+    program.edit_profile("home", {"retention": {"keep_last": 1}})
+    fill(shelf.source, files=2, size=100_000, seed=2)
+    told = shelf.refuses(1)
+    assert theirs["snapshot"] in told["message"]
+    program.run("prune", "home", code=None)
+    out = tmp_path / "out"
+    program.run("restore", "home", out, "--workspace", other)
+    assert_same_tree(expected, out / "source")
