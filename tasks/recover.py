@@ -184,10 +184,9 @@ class _Rebuilding:
         archives = archive_rows(self._tables, given, held, needed, newest_needs)
         cap = profile.cartridges.capacity if profile else None
         cartridges = cartridge_rows(catalogs.cartridges(), given, cap)
-        missing = self._missing(archives)
-        absent = Absent(
-            forgotten=catalogs.pruned(row.snapshot for row in archives), missing=missing
-        )
+        forgotten = catalogs.pruned(row.snapshot for row in archives)
+        missing = sorted(self._missing(archives) - {*forgotten})
+        absent = Absent(forgotten=forgotten, missing=missing)
         durable.write_whole(self._store.absent_path, to_json(absent))
         write_rows(self._store.archives_path, ARCHIVES, archives)
         write_rows(self._store.cartridges_path, CARTRIDGES, cartridges)
@@ -207,8 +206,8 @@ class _Rebuilding:
             left_out=left_out,
         )
 
-    def _missing(self, archives: list[ArchiveRow]) -> list[str]:
-        """Return the snapshots that are known by name only.
+    def _missing(self, archives: list[ArchiveRow]) -> set[str]:
+        """Return the snapshots that are known by name only, damaged manifests among them.
 
         Older versions wrote no list of snapshots: what archives and manifests name is taken for it.
         """
@@ -216,7 +215,8 @@ class _Rebuilding:
         named = {row.snapshot for row in archives if row.state != DEAD}
         named |= {copy.info.previous for copy in self.chosen.values() if copy.info.previous}
         newer = {snapshot for snapshot in named if snapshot > max(listed, default="")}
-        return sorted((listed | newer | self.parts.keys()) - self.chosen.keys())
+        here = {snapshot for one in self._given for snapshot in one.manifests()}
+        return (listed | newer | here | self.parts.keys()) - self.chosen.keys()
 
     def _write_profile(self, profile: Profile | None, left_out: list[str]) -> dict[str, str]:
         """Write the profile; return the paths to fill in where it had to be made up."""

@@ -260,3 +260,17 @@ def test_what_another_workspace_needs_is_not_removed_though_it_stored_nothing(
     out = tmp_path / "out"
     program.run("restore", "home", out, "--workspace", other)
     assert_same_tree(expected, out / "source")
+
+
+def test_after_a_recover_a_manifest_that_nobody_can_read_is_no_hindrance(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """The catalog knows then that there was such a snapshot, and frees nothing of it."""
+    planted = shelf.cartridge / "catalog" / "manifests" / "20200101T000000Z.parquet"
+    planted.write_bytes(b"no manifest")
+    assert "20200101T000000Z" in shelf.refuses(1)["message"]
+    other = tmp_path / "other"
+    shelf.program.run("recover", shelf.cartridge, "--workspace", other, code=5)
+    told = shelf.program.json("backup", "home", "--workspace", other)
+    assert told["status"] == "complete"
+    assert planted.exists()
