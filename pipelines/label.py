@@ -38,8 +38,8 @@ def label(
         path = os.path.abspath(volume)
         if not os.path.isdir(path):
             raise VolumeUnusable(path=path, reason="there is no such folder")
-        profile = profile_of_set(folder, set_name)
-        store, size = Place(folder, profile).store, readable_size(capacity)
+        profile, cap = profile_of_set(folder, set_name)
+        store, size = Place(folder, profile).store, readable_size(capacity) or cap
         row = members.label(store, path, set_name=set_name, profile=profile, capacity=size)
         facts = {"serial": row.serial, "label": row.label, "uuid": row.uuid, "path": path}
         voice.result(facts, [f"Labelled {path} as cartridge {row.label}."])
@@ -60,12 +60,16 @@ def readable_size(text: str | None) -> int | None:
     return size
 
 
-def profile_of_set(workspace: str, set_name: str) -> str:
-    """Return the profile that writes to a set; one named like it where there is none yet."""
+def profile_of_set(workspace: str, set_name: str) -> tuple[str, int | None]:
+    """Return the profile that writes to a set, and how many bytes of a cartridge it takes.
+
+    It is one named like the set where there is none yet.
+    """
     for name in profiles(workspace):
         try:
-            if load_profile(workspace, name).cartridges.set == set_name:
-                return name
+            cartridges = load_profile(workspace, name).cartridges
         except ProfileInvalid:
             continue  # another profile's mistakes do not concern this set
-    return set_name
+        if cartridges.set == set_name:
+            return name, cartridges.capacity
+    return set_name, None

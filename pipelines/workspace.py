@@ -40,19 +40,24 @@ def load_profile(workspace: str, name: str) -> Profile:
     from tasks.model.profile import parse_profile
 
     path = profile_path(workspace, name)
-    profile = parse_profile(name, _profile_text(workspace, name), path)
+    try:
+        text = _profile_bytes(workspace, name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        mistake = f"byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+        raise ProfileInvalid(file=path, count=1, mistakes=mistake) from error
+    profile = parse_profile(name, text, path)
     mistakes = list(_pattern_mistakes(profile.source, path))
     if mistakes:
         raise ProfileInvalid(file=path, count=len(mistakes), mistakes="\n".join(mistakes))
     return profile
 
 
-def _profile_text(workspace: str, name: str) -> str:
+def _profile_bytes(workspace: str, name: str) -> bytes:
     path = profile_path(workspace, name)
     if os.path.basename(name) != name:  # its state would lie elsewhere
         raise ProfileMissing(profile=name, folder=os.path.join(workspace, "profiles"))
     try:
-        return durable.read_whole(path).decode("utf-8", "replace")
+        return durable.read_whole(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProfileMissing(profile=name, folder=os.path.dirname(path)) from error
 
@@ -77,7 +82,7 @@ def profiles(workspace: str) -> list[str]:
 
 def open_place(workspace: str, name: str) -> Place:
     """Return the state of a profile, which has to exist; mistakes in it are no matter here."""
-    _profile_text(workspace, name)
+    _profile_bytes(workspace, name)
     return Place(workspace, name)
 
 
@@ -86,7 +91,7 @@ def lenient_sources(workspace: str, name: str) -> list[str]:
 
     Few profiles have one, and to check a profile takes longer than to compare 100,000 entries.
     """
-    if "change_detection" not in _profile_text(workspace, name):
+    if b"change_detection" not in _profile_bytes(workspace, name):
         return []
     sources = load_profile(workspace, name).source
     return [source.name for source in sources if source.change_detection == "mtime"]

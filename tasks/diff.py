@@ -18,7 +18,7 @@ from tasks.catalog.request import Request, sorted_sources
 from tasks.catalog.rowgroups import stream
 from tasks.catalog.runs import Run
 from tasks.catalog.store import LOST
-from tasks.formats.manifest import batches, read_info
+from tasks.formats.manifest import batches, read_info, words
 from tasks.model.errors import SourceEmpty, SourceShrunk
 from tasks.model.words import DiffSummary, ScanSummary, SnapshotInfo, SourceRoot
 from tasks.scan import ScanSource, source_paths
@@ -53,7 +53,7 @@ def diff(run: Run) -> DiffSummary:
     scans = summaries(run)
     before = _previous(run, request)
     if not request.allow_shrink:
-        _brake(request, scans, before)
+        _brake(run, scans, before)
     paths = [run.path(f"{name}.parquet") for name in ("changes", "pack", "carry", "kept")]
     lenient = frozenset(s.name for s in request.profile.source if s.change_detection == "mtime")
     lost = _lost_rows(run, request)
@@ -124,16 +124,31 @@ def _previous(run: Run, request: Request) -> SnapshotInfo | None:
     return run.store.info(request.previous) if request.previous else None
 
 
-def _brake(request: Request, scans: list[ScanSummary], before: SnapshotInfo | None) -> None:
-    paths = source_paths(request)
+def _brake(run: Run, scans: list[ScanSummary], before: SnapshotInfo | None) -> None:
+    paths = source_paths(run.request)
     earlier = {root.source: root for root in before.roots} if before else {}
     for scan in scans:
         name, files = scan.root.source, scan.root.files
         if not scan.root.entries:
             raise SourceEmpty(source=name, path=paths[name])
-        lost = earlier[name].files - files if name in earlier else 0
-        if lost >= _FEW and lost > files and not scan.unread:
-            raise SourceShrunk(source=name, path=paths[name], before=earlier[name].files, now=files)
+        known = earlier[name].files if name in earlier else 0
+        if before and scan.unread and name in earlier:
+            known = _in_sight(run.store.manifest_path(before.snapshot), scan)
+        if known - files >= _FEW and known - files > files:
+            raise SourceShrunk(source=name, path=paths[name], before=known, now=files)
+
+
+def _in_sight(manifest: str, scan: ScanSummary) -> int:
+    """Count the earlier files of a source but for those that nobody can look for now."""
+    unread = [bytes.fromhex(key) for key in scan.unread]
+    judge = Judge(lenient=frozenset(), unread=unread, forced=False)
+    count = 0
+    for rows in stream(manifest, OLD_COLUMNS):
+        is_file = pc.equal(words(rows.column("type")), "file")
+        is_ours = pc.equal(words(rows.column("source")), scan.root.source)
+        files = rows.filter(pc.and_(is_file, is_ours))
+        count += files.num_rows - int(judge.kept(files, np.ones(files.num_rows, bool)).sum())
+    return count
 
 
 def _roots_differ(scans: list[ScanSummary], before: SnapshotInfo) -> bool:

@@ -563,15 +563,17 @@ report() { # lists what is not there; ends with the exit code
     damaged=$(lines_of damaged && lines_of damaged.large)
     [ -z "$missing" ] || code=4
     [ -z "$damaged" ] || code=5
-    for number in $missing; do
-        tell_lost missing "$number"
-    done
-    lines_of damaged | while read -r number; do
-        tell_lost damaged "$number"
-    done
-    lines_of damaged.large | while read -r number; do
-        printf 'damaged: %s\n' "$(shown <"large/$number.name")"
-    done
+    {
+        lines_of damaged | while read -r number; do
+            tell_lost damaged "$number"
+        done
+        lines_of damaged.large | while read -r number; do
+            printf 'damaged: %s\n' "$(shown <"large/$number.name")"
+        done
+        for number in $missing; do
+            tell_lost missing "$number"
+        done
+    } | once_each
     [ -z "$missing$damaged" ] || tell_links
     if [ -s remarks ]; then
         say "tar remarked, among others:"
@@ -584,6 +586,10 @@ report() { # lists what is not there; ends with the exit code
         say "not all is restored; run the same command to go on, or remove $state"
     fi
     exit $code
+}
+
+once_each() { # a file may have parts in several archives; what is damaged is told before
+    LC_ALL=C sort -s -u -k 2
 }
 
 tell_lost() { # word, number of an archive
@@ -691,6 +697,10 @@ main() {
     }
     where=$1
     shift
+    for folder; do
+        [ "${folder#-}" = "$folder" ] || fail 2 "options go before DEST: $folder"
+        [ -f "$folder/CARTRIDGE.json" ] || say "there is no cartridge at $folder"
+    done
     require_one_set "$@"
     choose_snapshot "$here" "$@"
     if [ -z "$recipe" ]; then

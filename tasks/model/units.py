@@ -46,7 +46,10 @@ def snapshot_time(snapshot: str) -> datetime:
 
 def parse_moment(text: str) -> datetime:
     """Read an ISO 8601 time; without a zone it is local time. ValueError otherwise."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it is out of range") from error
 
 
 def iso(moment: datetime) -> str:

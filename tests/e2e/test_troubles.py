@@ -13,7 +13,7 @@ from tests.conftest import Home, MakeCartridges
 from tests.helpers.compare import assert_same_tree, bytes_on
 from tests.helpers.farm import Farm
 from tests.helpers.media import fill
-from tests.helpers.program import Medium, Program
+from tests.helpers.program import NOBODY, Medium, Program
 from tests.helpers.trees import small_tree
 
 
@@ -116,6 +116,30 @@ def test_a_source_that_vanished_stops_the_run_before_anything_is_written(
     assert error["error"]
     assert "source" in error["message"]
     assert bytes_on(cartridge, catalog) == before
+
+
+def test_a_folder_that_cannot_be_looked_into_does_not_let_all_else_vanish(
+    as_nobody: Program, commons: Path
+) -> None:
+    """As `lost+found` at the top of every ext4 volume; what lies in it is no loss."""
+    program, source, cartridge = as_nobody, commons / "source", commons / "c1"
+    hidden = source / "lost+found"
+    for folder in (hidden, cartridge):
+        folder.mkdir(parents=True)
+    for number in range(20):
+        (source / f"{number}").write_text("precious")
+        (hidden / f"{number}").write_text("found again")
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", source, cartridge], check=True)
+    program.init("home", [source], [cartridge])
+    program.backup("home")
+    hidden.chmod(0)
+    (source / "new").write_text("new")
+    assert program.backup("home", code=3)["deleted"] == 0
+    for number in range(20):
+        (source / f"{number}").unlink()
+    assert program.backup("home", code=1)["error"] == "SourceShrunk"
+    assert program.backup("home", "--allow-shrink", code=3)["deleted"] == 20
 
 
 @pytest.mark.parametrize("happens", [empty_it, lose_most])
@@ -243,3 +267,37 @@ def test_label_refuses_a_cartridge_that_has_a_label(home: Home) -> None:
 def test_a_profile_that_is_not_there_is_wrong_usage(program: Program) -> None:
     error = program.backup("nowhere", code=2)
     assert "nowhere" in error["message"]
+
+
+def test_a_label_keeps_to_the_capacity_of_the_profile(
+    program: Program, source: Path, cartridges: MakeCartridges
+) -> None:
+    first, second, third = cartridges(3)
+    program.init("home", [source], [first], capacity="3MB")
+    program.run("label", second, "--set", "home")
+    program.run("label", third, "--set", "home", "--capacity", "2MB")
+    found = program.json("cartridges", "home")["cartridges"]
+    assert [one["capacity"] for one in found] == [3_000_000, 3_000_000, 2_000_000]
+    assert Medium(path=second).label["capacity"] == 3_000_000
+
+
+def test_a_profile_that_is_not_utf8_is_refused(home: Home) -> None:
+    """Its patterns would match nothing, and its paths lead nowhere."""
+    program = home[0]
+    profile = program.profile("home")
+    profile.write_bytes(b"# caf\xe9\n" + profile.read_bytes())
+    told = program.backup("home", code=2)
+    assert told["error"] == "ProfileInvalid"
+    assert "byte 6 is not UTF-8" in told["message"]
+    profile.write_bytes(b"\xef\xbb\xbf" + profile.read_bytes().replace(b"\xe9", b"e"))
+    assert program.backup("home")["status"] == "unchanged"
+
+
+def test_what_a_terminal_cannot_show_costs_no_exit_code(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, source, _ = home
+    (source / "\N{LATIN SMALL LETTER U WITH DIAERESIS}").write_text("x")
+    program.backup("home")
+    monkeypatch.setitem(program.env, "PYTHONIOENCODING", "ascii")
+    assert "\\xfc" in program.run("ls", "home", "source").stdout

@@ -333,4 +333,5 @@ def all_is_well(program: Program, source: Path, made: list[Path], out: Path) -> 
     assert_same_tree(source, out / "source")
     for folder in made:
         if (folder / "SHA256SUMS").exists():
+            (folder / "ballast").unlink(missing_ok=True)
             check_cartridge(folder)

@@ -117,9 +117,9 @@ def test_a_moment_without_a_zone_is_local_time() -> None:
     assert units.parse_moment("2026-11-21 01:32") == local
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "21.11.2026", "2026-13-01"])
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "9999-12-31T23:59:59-12:00"])
 def test_nonsense_is_no_moment(text: str) -> None:
-    with pytest.raises(ValueError, match=r"Invalid isoformat|month must be"):
+    with pytest.raises(ValueError, match=r"Invalid isoformat|month must be|out of range"):
         units.parse_moment(text)
 
 
