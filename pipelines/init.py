@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import Debug, Json, Workspace, app, finish
-from pipelines.label import readable_size
+from pipelines.label import profile_of_set, readable_size
 from pipelines.report import Voice
 from pipelines.workspace import find_workspace, profile_path
 from tasks.catalog import members
@@ -76,6 +76,10 @@ def init(
         volumes = [os.path.abspath(os.path.expanduser(volume)) for volume in cartridge or []]
         text = profile_text(name, source, volumes, size, set_name or name)
         joined = parse_profile(name, text, path).cartridges.set
+        owner = profile_of_set(folder, joined)
+        if owner is not None:
+            reason = f"The set '{joined}' is that of the profile '{owner[0]}'; name another"
+            raise UsageError(reason=f"{reason} with --set.")
         made = [volume for volume in volumes if make_volume(volume)]
         for volume in volumes:
             require_empty(volume)  # all of them, before one is labelled

@@ -38,7 +38,7 @@ def label(
         path = os.path.abspath(volume)
         if not os.path.isdir(path):
             raise VolumeUnusable(path=path, reason="there is no such folder")
-        profile, cap = profile_of_set(folder, set_name)
+        profile, cap = profile_of_set(folder, set_name) or (set_name, None)
         store, size = Place(folder, profile).store, readable_size(capacity) or cap
         row = members.label(store, path, set_name=set_name, profile=profile, capacity=size)
         facts = {"serial": row.serial, "label": row.label, "uuid": row.uuid, "path": path}
@@ -60,11 +60,8 @@ def readable_size(text: str | None) -> int | None:
     return size
 
 
-def profile_of_set(workspace: str, set_name: str) -> tuple[str, int | None]:
-    """Return the profile that writes to a set, and how many bytes of a cartridge it takes.
-
-    It is one named like the set where there is none yet.
-    """
+def profile_of_set(workspace: str, set_name: str) -> tuple[str, int | None] | None:
+    """Return the profile that writes to a set, and how many bytes of a cartridge it takes."""
     for name in profiles(workspace):
         try:
             cartridges = load_profile(workspace, name).cartridges
@@ -72,4 +69,4 @@ def profile_of_set(workspace: str, set_name: str) -> tuple[str, int | None]:
             continue  # another profile's mistakes do not concern this set
         if cartridges.set == set_name:
             return name, cartridges.capacity
-    return set_name, None
+    return None

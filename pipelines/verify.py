@@ -24,6 +24,7 @@ from tasks.model.errors import (
     CartridgeWanted,
     DamageFound,
     FormatDamaged,
+    NoCartridge,
 )
 from tasks.model.units import format_size, iso
 
@@ -104,13 +105,12 @@ def _absent(store: Store | None, found: list[Cartridge]) -> list[str]:
 
 
 def _in_folder(path: str) -> Cartridge:
-    """Return the cartridge in a folder, were its label damaged; FormatDamaged where it is none."""
+    """Return the cartridge in a folder, were its label damaged; NoCartridge where it is none."""
     try:
         return Cartridge.open(path)
     except (FormatDamaged, OSError) as error:
         if not os.path.exists(os.path.join(path, SUMS)):
-            reason = "there is no cartridge in it: no label, and no SHA256SUMS"
-            raise FormatDamaged(file=path, reason=reason) from error
+            raise NoCartridge(path=path) from error
     return Cartridge.nameless(path)
 
 

@@ -51,7 +51,9 @@ class CartridgeError(Exception):
 
     def __init__(self, **facts: object) -> None:
         self.facts = {key: str(value) for key, value in facts.items()}
-        super().__init__(self.template.format(**self.facts))
+        text = self.template.format(**self.facts)
+        is_twice = text.endswith("..") and self.template.endswith(".")  # a reason may have its own
+        super().__init__(text[:-1] if is_twice else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the facts, and notes, when the error crosses a process border."""

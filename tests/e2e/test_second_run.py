@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.media.cartridge import file_digest
+from tasks.model.units import parse_size
 from tests.conftest import Home, MakeCartridges
 from tests.helpers.compare import assert_same_tree, bytes_on
 from tests.helpers.damage import flip_a_bit
@@ -138,6 +139,21 @@ def test_a_dry_run_may_come_before_any_run(program: Program, source: Path) -> No
     program.run("init", "home", "--source", source)
     shutil.rmtree(program.workspace / "state", ignore_errors=True)
     assert program.json("backup", "home", "--dry-run")["added"] == 1
+
+
+def test_a_dry_run_tells_what_would_be_stored_again(home: Home) -> None:
+    program, source, _ = home
+    whole = sum(path.lstat().st_size for path in source.rglob("*") if path.is_file())
+    for reason, options in (("forced", ["--full"]), ("lost", [])):
+        if reason == "lost":
+            program.run("lost", "home", "1")
+        told = program.json("backup", "home", "--dry-run", *options)
+        files = {f"source/{path.relative_to(source)}" for path in source.rglob("*.bin")}
+        again = {(c["path"], c["change"], c["reason"]) for c in told["changes"]}
+        assert {(path, "again", reason) for path in files} <= again
+        said = program.run("backup", "home", "--dry-run", *options).stdout
+        size = said.rpartition("At most ")[2].partition(" would")[0]
+        assert abs(parse_size(size.replace(" ", "")) - whole) < whole / 10
 
 
 def test_a_prune_before_any_run_has_nothing_to_do(program: Program, source: Path) -> None:

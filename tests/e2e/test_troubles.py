@@ -301,3 +301,10 @@ def test_what_a_terminal_cannot_show_costs_no_exit_code(
     program.backup("home")
     monkeypatch.setitem(program.env, "PYTHONIOENCODING", "ascii")
     assert "\\xfc" in program.run("ls", "home", "source").stdout
+
+
+def test_a_set_is_that_of_one_profile(home: Home) -> None:
+    program, source, _ = home
+    told = program.json("init", "other", "--source", source, "--set", "home", code=2)
+    assert "the profile 'home'" in told["message"]
+    assert not program.profile("other").exists()
